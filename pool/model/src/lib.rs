@@ -11,10 +11,10 @@
 //! `<port>-<id>` stays within the 63 bytes of a DNS label.
 
 mod base36;
+mod code;
 mod id;
 mod state;
 
-pub use id::{
-    BadId, FunctionId, HostId, RequestId, SandboxId, SnapshotId, TeamId, TemplateId,
-};
-pub use state::{Generation, OnTimeout, Port, BadPort, SandboxState};
+pub use code::{ErrorCode, UnknownCode};
+pub use id::{BadId, FunctionId, HostId, RequestId, SandboxId, SnapshotId, TeamId, TemplateId};
+pub use state::{BadPort, Generation, OnTimeout, Port, SandboxState};

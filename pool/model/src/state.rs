@@ -58,7 +58,9 @@ pub enum OnTimeout {
 ///
 /// Connections are keyed by (sandbox, generation): nothing that was open before a snapshot is
 /// reused after it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
