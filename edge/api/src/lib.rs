@@ -1,1 +1,61 @@
-//! Placeholder replaced by this crate's first commit.
+//! What the outside sees of the edge: the JSON of its API, its error codes and a client.
+//!
+//! # Invariants
+//!
+//! - A request with a field this version doesn't know is refused; an answer may gain fields.
+//! - Every error has the one shape [`ErrorBody`] with a code from [`ErrorCode`].
+//! - `openapi.json` beside this crate describes exactly the routes the control plane serves.
+//!
+//! # Limits
+//!
+//! The code archive of a deploy is at most [`MAX_ARCHIVE_BYTES`], any other request body at most
+//! [`MAX_JSON_BYTES`].
+
+mod capsule;
+mod client;
+mod error;
+mod exec;
+mod function;
+mod name;
+mod pool;
+mod snapshot;
+
+pub use capsule::{Capsule, CreateCapsule, SetTimeout};
+pub use client::{Client, ClientError, Endpoint, ExecStream};
+pub use error::{ErrorBody, ErrorCode, UnknownCode};
+pub use exec::{BadChunk, Chunk, Encoding, ExecEvent, ExecRequest};
+pub use function::{DeployConfig, Function};
+pub use name::{BadFunctionName, FunctionName};
+pub use pool::{PoolInfo, PoolPatch, PoolPolicy, PoolStats};
+pub use snapshot::{CreateSnapshot, SnapshotInfo, SnapshotKind, TemplateInfo};
+
+use serde::{Deserialize, Serialize};
+
+/// The header that carries the API key.
+pub const API_KEY_HEADER: &str = "x-api-key";
+/// The header that carries the request's id, on every answer.
+pub const REQUEST_ID_HEADER: &str = "x-request-id";
+/// Most bytes of a deploy's code archive as sent (compressed).
+pub const MAX_ARCHIVE_BYTES: u64 = 64 << 20;
+/// Most bytes of any other request body.
+pub const MAX_JSON_BYTES: usize = 1 << 20;
+/// The checked-in OpenAPI description, served at `/openapi.json`.
+pub const OPENAPI: &str = include_str!("../openapi.json");
+
+/// Every listing has this shape.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List<T> {
+    /// What was found, oldest first.
+    pub items: Vec<T>,
+}
+
+/// The answer of `GET /healthz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `ok`, or `degraded` when no agent answers.
+    pub status: String,
+    /// The edge's version.
+    pub version: String,
+    /// Whether the agent answered its last health question.
+    pub agent_reachable: bool,
+}

@@ -1,0 +1,150 @@
+//! Functions: what is deployed and how.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use pool_model::{FunctionId, Port, SnapshotId, TemplateId};
+use serde::{Deserialize, Serialize};
+
+use crate::{FunctionName, PoolPolicy};
+
+/// A deployed function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Function {
+    /// Its id; stays the same over redeploys.
+    pub id: FunctionId,
+    /// Its name, the first label of its URL.
+    pub name: FunctionName,
+    /// Raised by each deploy, 1 first.
+    pub version: u32,
+    /// The template its virtual machine was booted from.
+    pub template: TemplateId,
+    /// The snapshot its sandboxes are restored from.
+    pub snapshot: SnapshotId,
+    /// The port its server listens on.
+    pub port: Port,
+    /// The command that started the server.
+    pub start: String,
+    /// The path that was asked until it answered 2xx.
+    pub ready_path: String,
+    /// Longest time one invocation may take, milliseconds.
+    pub timeout_ms: u64,
+    /// When it was first deployed.
+    pub created_at: Timestamp,
+    /// When this version was deployed.
+    pub updated_at: Timestamp,
+    /// Where to call it.
+    pub url: String,
+    /// How many warm sandboxes are kept.
+    pub pool: PoolPolicy,
+}
+
+/// The `config` part of `POST /v1/functions` (multipart/form-data). It comes first; the other part,
+/// `code`, is a tar.gz of the directory that the start command runs in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeployConfig {
+    /// The function's name. A name that exists already gets a new version.
+    pub name: FunctionName,
+    /// Template id (`tpl_…`) or name. The platform's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// What starts the server: run by `/bin/bash -l -c` as `user` in the code's directory, with
+    /// `PORT` set.
+    pub start: String,
+    /// The port that the server will listen on.
+    #[serde(default = "default_port")]
+    pub port: Port,
+    /// The path that answers 2xx once the server is ready.
+    #[serde(default = "default_ready_path")]
+    pub ready_path: String,
+    /// How long the server may take to become ready, milliseconds (1000 to 600000).
+    #[serde(default = "default_ready_timeout_ms")]
+    pub ready_timeout_ms: u64,
+    /// Memory of its virtual machine, MiB. The template's if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
+    /// Virtual processors. The template's if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    /// Environment of the start command.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Warm sandboxes to keep at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_warm: Option<u32>,
+    /// Warm and leased sandboxes to have at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_warm: Option<u32>,
+    /// Age at which an idle warm sandbox is replaced, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_ttl_ms: Option<u64>,
+    /// Longest time one invocation may take, milliseconds (100 to 3600000).
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u64,
+    /// Whether invocations may reach the internet. (The build may, always.)
+    #[serde(default = "default_internet")]
+    pub internet: bool,
+}
+
+impl DeployConfig {
+    /// A deploy with every default.
+    #[must_use]
+    pub fn new(name: FunctionName, start: impl Into<String>) -> Self {
+        Self {
+            name,
+            template: None,
+            start: start.into(),
+            port: default_port(),
+            ready_path: default_ready_path(),
+            ready_timeout_ms: default_ready_timeout_ms(),
+            memory_mib: None,
+            vcpus: None,
+            env: BTreeMap::new(),
+            min_warm: None,
+            max_warm: None,
+            idle_ttl_ms: None,
+            timeout_ms: default_timeout_ms(),
+            internet: default_internet(),
+        }
+    }
+}
+
+fn default_port() -> Port {
+    Port::try_from(8080).expect("8080 is a port")
+}
+
+fn default_ready_path() -> String {
+    "/".to_owned()
+}
+
+fn default_ready_timeout_ms() -> u64 {
+    60_000
+}
+
+fn default_timeout_ms() -> u64 {
+    30_000
+}
+
+fn default_internet() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_does_not_exist_is_refused_by_name() {
+        let text = r#"{"name":"hello","start":"./run","prot":80}"#;
+        let error = serde_json::from_str::<DeployConfig>(text).unwrap_err();
+        assert!(error.to_string().contains("prot"), "{error}");
+    }
+
+    #[test]
+    fn the_short_form_has_all_defaults() {
+        let text = r#"{"name":"hello","start":"./run"}"#;
+        let config: DeployConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config, DeployConfig::new("hello".parse().unwrap(), "./run"));
+    }
+}
