@@ -1,1 +1,31 @@
-//! Placeholder replaced by this crate's first commit.
+//! Drives virtual machine monitors: boot, pause, save, restore, adopt, kill.
+//!
+//! ```text
+//! boot ----> running <--resume/pause--> stopped --save_state + capture_memory--> files
+//! restore ----------------------------> stopped        kill, or its own exit, ends any of them
+//! adopt --> whatever it was
+//! ```
+//!
+//! This is the only crate that names a VMM. Above it there is [`Vmm`] (makes machines) and
+//! [`Machine`] (one VMM process); below it there is QEMU, started without any privilege.
+//!
+//! # Invariants
+//!
+//! - A machine is killed through a pidfd, never through a bare process id.
+//! - A machine outlives the agent; only `kill`, its own exit or a failed start ends it.
+//! - A VMM is handed descriptors, not paths: its user needs no right on any directory.
+//! - A failed or cancelled start leaves no process behind.
+//! - A clone never holds a writable descriptor of the base memory.
+//!
+//! # Limits
+//!
+//! Every command has a deadline (see the driver); a VMM's log and a guest's console keep 64 KiB
+//! each, in memory, so that no guest fills a disk.
+
+mod error;
+mod record;
+mod vmm;
+
+pub use error::{AdoptError, Blame, BoxError, CaptureError, LogTail, VmmError};
+pub use record::{Exit, MachineRecord, MemoryRecord, MemoryReport, RestoreTimings};
+pub use vmm::{BaseMemory, Machine, MachineSpec, OnMemory, Restored, Vmm};
