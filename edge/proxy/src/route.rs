@@ -1,0 +1,256 @@
+//! Parses an authority, once, into what it names.
+//!
+//! ```text
+//! api.<domain>                the API
+//! <name>.fn.<domain>          a function
+//! <port>-<25 digits>.<domain> a port in a sandbox
+//! ```
+//!
+//! Upper case is lower case, one final dot and the authority's own port are ignored.
+
+use std::fmt;
+
+use pool_model::{Port, SandboxId};
+
+/// Longest label of a host name in bytes (RFC 1035).
+const LABEL_MAX_BYTES: usize = 63;
+/// Longest host name in bytes (RFC 1035).
+const HOST_MAX_BYTES: usize = 253;
+
+/// What a host name names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The API.
+    Api,
+    /// A function.
+    Function {
+        /// Its name, lower case, one label.
+        name: String,
+    },
+    /// A port in a sandbox.
+    SandboxPort {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The port its server listens on.
+        port: Port,
+    },
+}
+
+/// Why an authority names nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// It isn't a host name at all.
+    #[error("the host is not a valid host name")]
+    BadHost,
+    /// It names a sandbox, but the port is 0, above 65535 or not a number.
+    #[error("the port before the sandbox id is not a number from 1 to 65535")]
+    BadPort,
+    /// One label is too long.
+    #[error("a label of the host is longer than 63 bytes")]
+    LabelTooLong,
+    /// It is a host name, but nothing here is called that.
+    #[error("nothing is served under this host")]
+    UnknownHost,
+}
+
+/// The domain everything lives under, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Domain(String);
+
+impl Domain {
+    /// Checks and lower-cases the domain.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] if it isn't a host name.
+    pub fn new(domain: &str) -> Result<Self, HostError> {
+        let domain = domain.strip_suffix('.').unwrap_or(domain).to_ascii_lowercase();
+        check_host(&domain)?;
+        Ok(Self(domain))
+    }
+
+    /// The domain as text, lower case.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Parses an authority (`host` or `host:port`).
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] says which rule it breaks.
+    pub fn parse(&self, authority: &str) -> Result<Target, HostError> {
+        let host = host_of(authority)?.to_ascii_lowercase();
+        if host.starts_with('[') {
+            return Err(HostError::UnknownHost); // an IPv6 literal
+        }
+        check_host(&host)?;
+        let inner = host
+            .strip_suffix(&self.0)
+            .and_then(|rest| rest.strip_suffix('.'))
+            .ok_or(HostError::UnknownHost)?;
+        match inner.split_once('.') {
+            None if inner == "api" => Ok(Target::Api),
+            None => sandbox_port(inner),
+            Some((name, "fn")) if is_name(name) => Ok(Target::Function { name: name.to_owned() }),
+            Some((_, "fn")) => Err(HostError::BadHost),
+            Some(_) => Err(HostError::UnknownHost),
+        }
+    }
+
+    /// The host name of a target: the inverse of [`Domain::parse`].
+    #[must_use]
+    pub fn host(&self, target: &Target) -> String {
+        match target {
+            Target::Api => format!("api.{self}"),
+            Target::Function { name } => format!("{name}.fn.{self}"),
+            Target::SandboxPort { sandbox, port } => format!("{port}-{}.{self}", sandbox.label()),
+        }
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Cuts the port and one final dot off an authority.
+fn host_of(authority: &str) -> Result<&str, HostError> {
+    let port_at = match authority.rfind(']') {
+        Some(end) if authority.starts_with('[') => match &authority[end + 1..] {
+            "" => None,
+            rest if rest.starts_with(':') => Some(end + 1),
+            _ => return Err(HostError::BadHost),
+        },
+        Some(_) => return Err(HostError::BadHost),
+        None => authority.find(':'),
+    };
+    let Some(port_at) = port_at else {
+        return Ok(authority.strip_suffix('.').unwrap_or(authority));
+    };
+    let (host, port) = (&authority[..port_at], &authority[port_at + 1..]);
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits || (!port.is_empty() && port.parse::<u16>().is_err()) {
+        return Err(HostError::BadHost);
+    }
+    Ok(host.strip_suffix('.').unwrap_or(host))
+}
+
+/// Letters, digits, `-` and `_` in labels of 1 to 63 bytes.
+fn check_host(host: &str) -> Result<(), HostError> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let mut long = false;
+    for label in host.split('.') {
+        if label.is_empty() || !label.bytes().all(known) {
+            return Err(HostError::BadHost);
+        }
+        long |= label.len() > LABEL_MAX_BYTES;
+    }
+    if long {
+        return Err(HostError::LabelTooLong);
+    }
+    if host.len() > HOST_MAX_BYTES { Err(HostError::BadHost) } else { Ok(()) }
+}
+
+fn sandbox_port(label: &str) -> Result<Target, HostError> {
+    let (port, id) = label.rsplit_once('-').ok_or(HostError::UnknownHost)?;
+    let sandbox = SandboxId::from_label(id).map_err(|_| HostError::UnknownHost)?;
+    let port = port.parse().map_err(|_| HostError::BadPort)?;
+    Ok(Target::SandboxPort { sandbox, port })
+}
+
+/// A function's name: lower-case letters, digits and inner hyphens.
+fn is_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !name.is_empty() && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ID: &str = "0000000000000000000000abc";
+
+    fn domain() -> Domain {
+        Domain::new("Wrenn.localhost").unwrap()
+    }
+
+    #[test]
+    fn every_bad_host_has_its_own_reason() {
+        let long = "a".repeat(64);
+        let table = [
+            ("", HostError::BadHost),
+            (".", HostError::BadHost),
+            ("api..wrenn.localhost", HostError::BadHost),
+            ("a b.wrenn.localhost", HostError::BadHost),
+            ("user@api.wrenn.localhost", HostError::BadHost),
+            ("api.wrenn.localhost:x", HostError::BadHost),
+            ("api.wrenn.localhost:65536", HostError::BadHost),
+            ("-x.fn.wrenn.localhost", HostError::BadHost),
+            ("x_y.fn.wrenn.localhost", HostError::BadHost),
+            (&format!("0-{ID}.wrenn.localhost"), HostError::BadPort),
+            (&format!("65536-{ID}.wrenn.localhost"), HostError::BadPort),
+            (&format!("http-{ID}.wrenn.localhost"), HostError::BadPort),
+            (&format!("-{ID}.wrenn.localhost"), HostError::BadPort),
+            (&format!("{long}.fn.wrenn.localhost"), HostError::LabelTooLong),
+            (&format!("{long}.wrenn.localhost"), HostError::LabelTooLong),
+            ("wrenn.localhost", HostError::UnknownHost),
+            ("xapi.wrenn.localhost", HostError::UnknownHost),
+            ("xwrenn.localhost", HostError::UnknownHost),
+            ("example.org", HostError::UnknownHost),
+            ("a.b.fn.wrenn.localhost", HostError::UnknownHost),
+            ("fn.wrenn.localhost", HostError::UnknownHost),
+            ("8000-short.wrenn.localhost", HostError::UnknownHost),
+            ("[::1]:8443", HostError::UnknownHost),
+            ("127.0.0.1", HostError::UnknownHost),
+            ("[::1", HostError::BadHost),
+            ("[::1]x", HostError::BadHost),
+        ];
+        for (host, expected) in table {
+            assert_eq!(domain().parse(host), Err(expected), "{host:?}");
+        }
+    }
+
+    #[test]
+    fn case_final_dot_and_own_port_do_not_matter() {
+        for host in ["api.wrenn.localhost", "API.Wrenn.LOCALHOST:8443", "api.wrenn.localhost.:1"] {
+            assert_eq!(domain().parse(host), Ok(Target::Api), "{host:?}");
+        }
+        let upper = format!("8000-{}.WRENN.localhost", ID.to_uppercase());
+        let Ok(Target::SandboxPort { sandbox, port }) = domain().parse(&upper) else {
+            panic!("{upper} was refused");
+        };
+        assert_eq!((sandbox.label().as_str(), port.get()), (ID, 8000));
+    }
+
+    fn target() -> impl Strategy<Value = Target> {
+        prop_oneof![
+            Just(Target::Api),
+            "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?".prop_map(|name| Target::Function { name }),
+            (any::<u128>(), 1..=u16::MAX).prop_map(|(id, port)| Target::SandboxPort {
+                sandbox: SandboxId::from_u128(id),
+                port: Port::try_from(port).unwrap(),
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_target_survives_its_host_name(target in target(), port in proptest::option::of(any::<u16>())) {
+            let mut host = domain().host(&target);
+            if let Some(port) = port {
+                host = format!("{}:{port}", host.to_uppercase());
+            }
+            prop_assert_eq!(domain().parse(&host), Ok(target));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,80}(\\.wrenn\\.localhost)?(:[0-9]{0,6})?") {
+            let _ = domain().parse(&text);
+        }
+    }
+}
