@@ -19,13 +19,23 @@
 //!
 //! # Limits
 //!
-//! Every command has a deadline (see the driver); a VMM's log and a guest's console keep 64 KiB
+//! Every command has a deadline ([`QemuConfig`]); a VMM's log and a guest's console keep 64 KiB
 //! each, in memory, so that no guest fills a disk.
 
+mod accel;
+mod capture;
 mod error;
+mod process;
+mod qemu;
 mod record;
+mod sys;
+mod usage;
 mod vmm;
 
+pub use accel::{Accel, probe_accel};
+pub use capture::{Captured, capture_memory};
 pub use error::{AdoptError, Blame, BoxError, CaptureError, LogTail, VmmError};
+pub use qemu::{ParseVersionError, Qemu, QemuConfig, QemuSetupError, QemuVersion};
 pub use record::{Exit, MachineRecord, MemoryRecord, MemoryReport, RestoreTimings};
+pub use usage::{CloneUsage, clone_private_bytes, clone_usage};
 pub use vmm::{BaseMemory, Machine, MachineSpec, OnMemory, Restored, Vmm};

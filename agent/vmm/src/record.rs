@@ -82,9 +82,9 @@ pub struct MemoryReport {
 pub struct RestoreTimings {
     /// Until the VMM's image was executed.
     pub spawn: Duration,
-    /// From then on until the VMM answered on its control socket.
+    /// From the spawn on until the VMM answered on its control socket.
     pub qmp_ready: Duration,
-    /// From then on until guest memory was mapped and the page server had taken it.
+    /// From the spawn on until guest memory was mapped and the page server had taken it.
     pub memory_report: Duration,
     /// Loading the device state.
     pub state_load: Duration,
