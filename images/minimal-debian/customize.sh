@@ -32,7 +32,7 @@ EOF
 : >"$root/etc/machine-id"
 
 # Inside the sandbox, packages come from the public archive whatever mirror built this image.
-rm -f "$root"/etc/apt/sources.list.d/*
+rm -f "$root"/etc/apt/sources.list.d/* "$root"/etc/apt/apt.conf.d/99mmdebstrap
 cat >"$root/etc/apt/sources.list" <<'EOF'
 deb http://deb.debian.org/debian bookworm main
 deb http://deb.debian.org/debian bookworm-updates main
@@ -44,5 +44,7 @@ mkdir -p "$root/dev" "$root/proc" "$root/sys" "$root/run" "$root/tmp" "$root/usr
 chmod 1777 "$root/tmp"
 
 # Left over from the installation.
+rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/*
+mkdir -p "$root/var/cache/apt/archives/partial" "$root/var/lib/apt/lists/partial"
 rm -rf "$root"/var/log/*.log "$root"/var/log/apt "$root"/var/cache/ldconfig "$root"/var/cache/debconf/*-old \
     "$root"/var/lib/dpkg/*-old "$root"/etc/*- "$root"/tmp/* "$root"/run/*
