@@ -83,7 +83,7 @@ fn try_create(host: &Inner, index: SlotIndex, limits: Limits) -> Result<Parts, S
     for (name, value) in SYSCTLS {
         netns::set_sysctl(name, value).map_err(step("write kernel settings"))?;
     }
-    rules::apply(&rules::slot_script(config)).map_err(step("write nftables rules"))?;
+    rules::apply(&rules::slot_script()).map_err(step("write nftables rules"))?;
     let mut inner = Netlink::route().map_err(step("open netlink"))?;
     make_tap(&mut inner, config.uid(index)).map_err(step("make the tap"))?;
     let uplink =
@@ -132,6 +132,9 @@ fn make_uplink(
     }
     let uplink = link::get(inner, UPLINK_NAME)?.index;
     link::add_address(inner, uplink, config.slot_ip(index), 31)?;
+    let burst = u32::try_from(config.burst_bytes).unwrap_or(u32::MAX);
+    let rate = config.rate_bytes_per_s;
+    link::limit_rate(inner, uplink, rate, burst, config.rate_queue_bytes())?;
     link::set_up(inner, uplink)?;
 
     netns::enter(host.netns.as_fd())?;
@@ -152,7 +155,9 @@ fn mark(host: &Inner, index: SlotIndex, outer: &mut Netlink) -> io::Result<()> {
 /// Says that a slot is whole, and for which configuration: another one's slots are not adopted.
 fn mark_text(config: &SlotConfig, index: SlotIndex) -> String {
     let (uid, slot_ip) = (config.uid(index), config.slot_ip(index));
-    let text = format!("{uid} {slot_ip} {SYSCTLS:?} {}", rules::slot_script(config));
+    let (rate, burst) = (config.rate_bytes_per_s, config.burst_bytes);
+    let rules = rules::slot_script();
+    let text = format!("{uid} {slot_ip} {rate} {burst} {SYSCTLS:?} {rules}");
     // FNV-1a: stable across builds, and nobody but root can set a mark.
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

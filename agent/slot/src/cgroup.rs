@@ -231,3 +231,37 @@ fn remove_dir(path: &Path) -> io::Result<()> {
 fn write_if_there(path: &Path, value: &str) -> io::Result<()> {
     if path.exists() { fs::write(path, value) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plain files in the layout of a version 2 hierarchy: the machines this is built on have
+    /// version 1, which the tests with real slots use.
+    #[test]
+    fn version_2_gets_one_group_with_its_own_file_names() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        assert!(Cgroups::detect(root.path(), "wrenn-ab12").is_none(), "neither version");
+        fs::write(path("cgroup.controllers"), "cpuset cpu io memory pids\n").unwrap();
+        fs::write(path("cgroup.procs"), "").unwrap();
+        let cgroups = Cgroups::detect(root.path(), "wrenn-ab12").unwrap();
+        cgroups.setup().unwrap();
+        let index = SlotIndex::new(7).unwrap();
+        cgroups.create(index).unwrap();
+        fs::write(path("wrenn-ab12/7/memory.swap.max"), "max").unwrap();
+        cgroups.set_limits(index, Limits { memory_bytes: 1 << 28, pids: 9 }).unwrap();
+
+        for (name, expected) in [
+            ("cgroup.subtree_control", "+memory +pids"),
+            ("wrenn-ab12/cgroup.subtree_control", "+memory +pids"),
+            ("wrenn-ab12/7/memory.max", "268435456"),
+            ("wrenn-ab12/7/memory.swap.max", "0"),
+            ("wrenn-ab12/7/pids.max", "9"),
+        ] {
+            assert_eq!(fs::read_to_string(path(name)).unwrap(), expected, "{name}");
+        }
+        assert_eq!(cgroups.procs(index), [path("wrenn-ab12/7/cgroup.procs")]);
+        assert_eq!(cgroups.existing().unwrap(), [index]);
+    }
+}

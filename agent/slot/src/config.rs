@@ -36,6 +36,9 @@ pub const TAP_QUEUE_LEN: u32 = 5000;
 /// Largest slot index: 2^15 pairs of /31 addresses in a /16.
 pub const MAX_INDEX: u16 = 32_767;
 
+/// A guest hands over packets of up to 64 KiB and their headers; a smaller bucket drops them all.
+const MIN_BURST_BYTES: u64 = 128 << 10;
+
 /// The number of a slot on its host, `0..=`[`MAX_INDEX`]. Names, addresses and the uid follow
 /// from it.
 #[derive(
@@ -118,9 +121,11 @@ pub struct SlotConfig {
     pub network: Ipv4Addr,
     /// Memory for the VMM itself (translation cache, device buffers), bytes, on top of the guest's.
     pub memory_overhead_bytes: u64,
-    /// Outbound rate per slot, bytes per second; what exceeds it is dropped.
+    /// Outbound rate per slot, bytes per second, 1 B/s to 1 TiB/s. What exceeds it waits for up to
+    /// 10 ms, then is dropped.
     pub rate_bytes_per_s: u64,
-    /// How far a slot may run ahead of its rate, bytes. At most 4 GiB - 1 (the kernel's field).
+    /// How far a slot may run ahead of its rate, bytes: from 128 KiB, so that the largest packet
+    /// passes, to 4 GiB - 1 (the kernel's field).
     pub burst_bytes: u64,
     /// The name server that guests use. It gets no exception: a private address is refused.
     pub dns: Ipv4Addr,
@@ -164,7 +169,7 @@ impl SlotConfig {
         if self.first_uid == 0 || self.first_uid.checked_add(u32::from(MAX_INDEX) + 1).is_none() {
             return Err(ConfigError::BadUid { first_uid: self.first_uid });
         }
-        let burst_ok = u32::try_from(self.burst_bytes).is_ok_and(|burst| burst > 0);
+        let burst_ok = (MIN_BURST_BYTES..=u64::from(u32::MAX)).contains(&self.burst_bytes);
         if self.rate_bytes_per_s == 0 || self.rate_bytes_per_s > 1 << 40 || !burst_ok {
             return Err(ConfigError::BadRate {
                 rate_bytes_per_s: self.rate_bytes_per_s,
@@ -172,6 +177,11 @@ impl SlotConfig {
             });
         }
         Ok(())
+    }
+
+    /// Whether guests are refused their own name server, which an operator should hear of.
+    pub(crate) fn dns_is_refused(&self) -> bool {
+        self.dns.is_private() || self.dns.is_loopback() || self.dns.is_link_local()
     }
 
     /// What every name of a slot starts with: netns and host-side interface.
@@ -197,6 +207,12 @@ impl SlotConfig {
     /// Name of the cgroup that holds the slots' cgroups.
     pub(crate) fn cgroup(&self) -> String {
         format!("wrenn-{}", self.tag)
+    }
+
+    /// What may wait for the rate limit: 10 ms of it, and at least two of the largest packets.
+    pub(crate) fn rate_queue_bytes(&self) -> u32 {
+        let queue = (self.rate_bytes_per_s / 100).max(MIN_BURST_BYTES);
+        u32::try_from(queue).unwrap_or(u32::MAX)
     }
 
     /// The host's address on the slot's link.
@@ -242,6 +258,7 @@ mod tests {
         assert!(matches!(with(|c| c.first_uid = 0), ConfigError::BadUid { .. }));
         assert!(matches!(with(|c| c.first_uid = u32::MAX - 5), ConfigError::BadUid { .. }));
         assert!(matches!(with(|c| c.burst_bytes = 1 << 32), ConfigError::BadRate { .. }));
+        assert!(matches!(with(|c| c.burst_bytes = 1500), ConfigError::BadRate { .. }));
         assert!(matches!(with(|c| c.rate_bytes_per_s = 0), ConfigError::BadRate { .. }));
     }
 

@@ -3,17 +3,19 @@
 //! A socket belongs to the namespace of the thread that opens it, for ever. So only that one call
 //! is made on a worker thread; connecting and everything after it happens on the caller's runtime.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::config::GUEST_IP;
+use crate::config::{GUEST_IP, TAP_NAME};
 use crate::netns::Workers;
 
 /// Opens connections to one slot's guest. Cheap to clone and to keep.
@@ -34,8 +36,8 @@ impl Dialer {
     /// # Errors
     ///
     /// `ConnectionRefused`: the guest is there, nobody listens. `TimedOut`: no answer within
-    /// `deadline`. `NetworkUnreachable` or `HostUnreachable`: the slot is gone. `WouldBlock`: too
-    /// many dials are under way.
+    /// `deadline`. `NetworkUnreachable`: the slot is gone. `WouldBlock`: too many dials are under
+    /// way.
     ///
     /// # Cancel safety
     ///
@@ -51,7 +53,13 @@ impl Dialer {
     }
 }
 
+/// Opens a socket that is bound to the tap: should the tap be gone, the connection must not take
+/// the default route to somebody on the host's network who has the guest's address.
 fn open_socket() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    Ok(socket(AddressFamily::Inet, SockType::Stream, flags, None)?)
+    let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+    match setsockopt(&socket, sockopt::BindToDevice, &OsString::from(TAP_NAME)) {
+        Err(Errno::ENODEV) => Err(io::Error::from_raw_os_error(libc::ENETUNREACH)),
+        other => Ok(other.map(|()| socket)?),
+    }
 }

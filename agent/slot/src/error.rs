@@ -32,7 +32,7 @@ pub enum ConfigError {
     },
     /// Rate or burst that the kernel's limiter cannot hold.
     #[error(
-        "rate {rate_bytes_per_s} B/s with burst {burst_bytes} B is outside 1 B/s..1 TiB/s, 1 B..4 GiB"
+        "rate {rate_bytes_per_s} B/s with burst {burst_bytes} B is outside 1 B/s..1 TiB/s, 128 KiB..4 GiB"
     )]
     BadRate {
         /// As given.

@@ -43,6 +43,9 @@ impl Host {
     /// [`HostError`]; what was done until then stays, and a repetition completes it.
     pub async fn setup(config: &SlotConfig) -> Result<Self, HostError> {
         config.validate()?;
+        if config.dns_is_refused() {
+            tracing::warn!(dns = %config.dns, "guests cannot reach this private name server");
+        }
         let step = steps(config);
         let config = config.clone();
         let work = move || Self::setup_blocking(config);

@@ -12,6 +12,7 @@ const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_NEWNEIGH: u16 = 28;
+const RTM_NEWQDISC: u16 = 36;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -42,6 +43,14 @@ const RTN_PROHIBIT: u8 = 8;
 
 /// ctnetlink's "delete connections", which deletes all of them when it names none.
 const CT_DELETE: u16 = (1 << 8) | 2;
+
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+const TCA_TBF_PARMS: u16 = 1;
+const TCA_TBF_RATE64: u16 = 4;
+const TCA_TBF_BURST: u16 = 6;
+const TC_H_ROOT: u32 = u32::MAX;
+const TC_LINKLAYER_ETHERNET: u8 = 1;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_FILTER: u16 = 25;
@@ -195,6 +204,37 @@ pub(crate) fn set_default_route(netlink: &mut Netlink, route: DefaultRoute) -> i
     if let DefaultRoute::Via { gateway, link } = route {
         message = message.attr(RTA_GATEWAY, &gateway.octets()).attr(RTA_OIF, &link.to_ne_bytes());
     }
+    netlink.request(message)
+}
+
+/// Limits what leaves through a link: a token bucket of `burst` bytes, filled with `rate` bytes per
+/// second. What finds it empty waits in a queue of `queue` bytes, or is dropped if that is full.
+pub(crate) fn limit_rate(
+    netlink: &mut Netlink,
+    index: u32,
+    rate: u64,
+    burst: u32,
+    queue: u32,
+) -> io::Result<()> {
+    let mut body = [0; 20]; // struct tcmsg
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    body[8..12].copy_from_slice(&0x1_0000_u32.to_ne_bytes());
+    body[12..16].copy_from_slice(&TC_H_ROOT.to_ne_bytes());
+    // struct tc_tbf_qopt; its 32-bit rate and ticks are superseded by the attributes after it.
+    let mut parameters = [0; 36];
+    parameters[1] = TC_LINKLAYER_ETHERNET;
+    let low_rate = u32::try_from(rate).unwrap_or(u32::MAX);
+    parameters[8..12].copy_from_slice(&low_rate.to_ne_bytes());
+    parameters[24..28].copy_from_slice(&queue.to_ne_bytes());
+    let message = Message::new(RTM_NEWQDISC, CREATE | REPLACE, &body).text(TCA_KIND, "tbf").nest(
+        TCA_OPTIONS,
+        &[],
+        |m| {
+            m.attr(TCA_TBF_PARMS, &parameters)
+                .attr(TCA_TBF_BURST, &burst.to_ne_bytes())
+                .attr(TCA_TBF_RATE64, &rate.to_ne_bytes())
+        },
+    );
     netlink.request(message)
 }
 

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
     sockopt,
@@ -167,7 +168,11 @@ impl Netlink {
         send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty())?;
         let mut buffer = vec![0; RECEIVE_BYTES];
         loop {
-            let received = recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+            let received = match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+                other => other?,
+            };
             let mut rest = &buffer[..received];
             while let Some((header, body, next)) = split_message(rest) {
                 rest = next;

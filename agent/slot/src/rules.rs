@@ -5,8 +5,8 @@
 //!
 //! # Invariants
 //!
-//! - A guest's packet is refused here for what it *is* (private destination, forged source, too
-//!   fast); whether a slot may reach the internet at all is the slot's default route.
+//! - A guest's packet is refused here for what it *is* (private destination, forged
+//!   source, too many connections); whether a slot may reach the internet at all is the slot's default route.
 //! - The host's table only drops what concerns this installation's slots. Everything else passes
 //!   it untouched, so it can stand beside any other firewall.
 
@@ -34,8 +34,7 @@ const MAX_CONNECTIONS: u32 = 16_384;
 const NFT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The rules inside a slot.
-pub(crate) fn slot_script(config: &SlotConfig) -> String {
-    let (rate, burst) = (config.rate_bytes_per_s, config.burst_bytes);
+pub(crate) fn slot_script() -> String {
     format!(
         r#"table inet wrenn {{
     set refused {{
@@ -47,7 +46,6 @@ pub(crate) fn slot_script(config: &SlotConfig) -> String {
     counter refused_spoofed {{ }}
     counter refused_private {{ }}
     counter refused_connections {{ }}
-    counter refused_rate {{ }}
     counter outbound {{ }}
     counter inbound {{ }}
 
@@ -69,8 +67,13 @@ pub(crate) fn slot_script(config: &SlotConfig) -> String {
         ip daddr @refused counter name refused_private reject with icmp type admin-prohibited
         ct state invalid drop
         ct state new ct count over {MAX_CONNECTIONS} counter name refused_connections drop
-        limit rate over {rate} bytes/second burst {burst} bytes counter name refused_rate drop
         oifname "{UPLINK_NAME}" counter name outbound accept
+    }}
+
+    # The slot itself has no business beyond the guest.
+    chain output {{
+        type filter hook output priority filter; policy accept;
+        oifname "{UPLINK_NAME}" ct state new counter name refused_host drop
     }}
 
     chain postrouting {{
