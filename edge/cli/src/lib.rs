@@ -1,1 +1,0 @@
-//! Placeholder replaced by this crate's first commit.
