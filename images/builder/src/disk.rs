@@ -69,10 +69,11 @@ pub(crate) fn inject(image: &Path, file: &Path, dir: &str, name: &str) -> Result
     let source = beside.path().join("source");
     fs::copy(file, &source).map_err(BuildError::file("copy", file))?;
     let script = beside.path().join("commands");
+    // Read back by its whole path: had `cd` failed, the file would be in the wrong place.
     let commands = format!(
         "cd {dir}\nrm {name}\nwrite source {name}\n\
-         set_inode_field {name} mode 0100755\nset_inode_field {name} uid 0\n\
-         set_inode_field {name} gid 0\ndump {name} written\n"
+         set_inode_field {dir}/{name} mode 0100755\nset_inode_field {dir}/{name} uid 0\n\
+         set_inode_field {dir}/{name} gid 0\ndump {dir}/{name} written\n"
     );
     fs::write(&script, commands).map_err(BuildError::file("write", &script))?;
     // Its exit status says nothing about single commands: what counts is what can be read back.
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_does_not_fit_is_an_error() {
+    fn a_file_without_a_place_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("tree");
         fs::create_dir_all(&tree).unwrap();
