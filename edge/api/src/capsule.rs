@@ -85,7 +85,4 @@ pub struct CreateCapsule {
 pub struct SetTimeout {
     /// Seconds from now, 1 to 604800.
     pub timeout_s: u64,
-    /// What happens then; unchanged if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_timeout: Option<OnTimeout>,
 }

@@ -51,9 +51,9 @@ pub enum ExecEvent {
     Stderr(Chunk),
     /// It ended.
     Exit {
-        /// Its exit code; 128 + signal for one that was killed.
+        /// Its exit code; -1 if a signal ended it.
         code: i32,
-        /// The signal that killed it, as a name.
+        /// The signal that ended it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         signal: Option<String>,
     },

@@ -22,12 +22,14 @@ mod snapshot;
 
 pub use capsule::{Capsule, CreateCapsule, SetTimeout};
 pub use client::{Client, ClientError, Endpoint, ExecStream};
-pub use error::{ErrorBody, ErrorCode, UnknownCode};
+pub use error::ErrorBody;
 pub use exec::{BadChunk, Chunk, Encoding, ExecEvent, ExecRequest};
 pub use function::{DeployConfig, Function};
 pub use name::{BadFunctionName, FunctionName};
 pub use pool::{PoolInfo, PoolPatch, PoolPolicy, PoolStats};
 pub use snapshot::{CreateSnapshot, SnapshotInfo, SnapshotKind, TemplateInfo};
+
+pub use pool_model::ErrorCode;
 
 use serde::{Deserialize, Serialize};
 
