@@ -1,0 +1,118 @@
+# Wrenn. `make help` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# The steps of a check go one after the other, whatever -j says; cargo uses all processors anyway.
+.NOTPARALLEL:
+
+export WRENN_DIR ?= $(CURDIR)/.wrenn
+# Where rustup puts cargo, for shells that have not been told.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+CARGO ?= cargo
+export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+RUST_MIN := 1.95
+
+# One profile for everything: lints, tests and the stack share build scripts, proc macros and C code.
+FLAGS := --release --locked
+BIN := $(CARGO_TARGET_DIR)/release
+# Guest programs are static. With --target the flag reaches neither build scripts nor proc macros,
+# and their artifacts have a directory of their own, so the main build stays as it is.
+GUEST_TARGET := x86_64-unknown-linux-gnu
+GUEST_BIN := $(CARGO_TARGET_DIR)/$(GUEST_TARGET)/release
+
+# What building needs, what running needs.
+APT_BUILD := ca-certificates curl gcc libc6-dev make
+APT_RUN := cpio debian-archive-keyring e2fsprogs iproute2 mmdebstrap nftables qemu-system-x86 seabios
+DENY_VERSION := 0.20.2
+MACHETE_VERSION := 0.9.2
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: dev
+dev: images ## Build everything, start the stack on loopback and print a curl that works
+	@$(BIN)/wrenn dev up
+
+.PHONY: stop
+stop: ## Stop the stack and everything that runs in it
+	@if [ -x $(BIN)/wrenn ]; then $(BIN)/wrenn dev down; else echo "nothing was built"; fi
+
+.PHONY: build
+build: tools ## Build the binaries, static guest programs included
+	@$(CARGO) build $(FLAGS) --workspace
+	@RUSTFLAGS="-C target-feature=+crt-static" \
+		$(CARGO) build $(FLAGS) --target $(GUEST_TARGET) -p envd -p guest-init
+
+.PHONY: images
+images: build ## Build kernel, initramfs and root file system if their inputs changed
+	@$(BIN)/wrenn-images build --envd $(GUEST_BIN)/envd --init $(GUEST_BIN)/guest-init
+
+.PHONY: check
+check: tools check-tools fmt clippy doc deny machete images test e2e ## Run every check, as CI does
+	@awk '/^test result:/ { p += $$4; f += $$6; i += $$8 } \
+		END { printf "check passed: %d tests passed, %d failed, %d ignored\n", p, f, i }' \
+		$(CARGO_TARGET_DIR)/test.log $(CARGO_TARGET_DIR)/e2e.log
+
+.PHONY: bench
+bench: images ## Measure boots, restores, leases and memory; prints the figures of BENCHMARKS.md
+	@$(BIN)/loadtest bench
+
+.PHONY: clean
+clean: stop ## Stop the stack; remove what was built, images and sandboxes included
+	@$(CARGO) clean
+	@rm -rf .wrenn
+
+.PHONY: fmt
+fmt:
+	@$(CARGO) fmt --all --check
+
+.PHONY: clippy
+clippy:
+	@$(CARGO) clippy $(FLAGS) --workspace --all-targets -- -D warnings
+
+.PHONY: doc
+doc:
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FLAGS) --workspace --no-deps
+
+.PHONY: deny
+deny:
+	@$(CARGO) deny --locked check bans licenses sources
+
+.PHONY: machete
+machete:
+	@$(CARGO) machete
+
+.PHONY: test
+test:
+	@$(CARGO) test $(FLAGS) --workspace --exclude loadtest --no-fail-fast 2>&1 \
+		| tee $(CARGO_TARGET_DIR)/test.log
+
+.PHONY: e2e
+e2e:
+	@$(CARGO) test $(FLAGS) -p loadtest --no-fail-fast 2>&1 | tee $(CARGO_TARGET_DIR)/e2e.log
+
+# Installs only what is missing, so that a second start asks nobody.
+.PHONY: tools
+tools:
+	@missing=$$(for package in $(APT_BUILD) $(APT_RUN); do \
+		dpkg-query --show --showformat='$${db:Status-Status}\n' $$package 2>/dev/null \
+			| grep -qx installed || echo $$package; done); \
+	if [ -n "$$missing" ]; then \
+		if [ $$(id -u) != 0 ]; then echo "run as root, or install:" $$missing >&2; exit 1; fi; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get update; apt-get install --yes --no-install-recommends $$missing; \
+	fi
+	@have=$$($(CARGO) --version 2>/dev/null | cut -d' ' -f2 || true); \
+	if [ "$$(printf '%s\n' $(RUST_MIN) "$${have:-0}" | sort -V | head -1)" != $(RUST_MIN) ]; then \
+		echo "cargo $(RUST_MIN) or newer is needed, found $${have:-none}. Install it with" >&2; \
+		echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y" >&2; \
+		echo '  . "$$HOME/.cargo/env"' >&2; \
+		exit 1; \
+	fi
+
+.PHONY: check-tools
+check-tools:
+	@command -v cargo-deny > /dev/null || $(CARGO) install --locked cargo-deny@$(DENY_VERSION)
+	@command -v cargo-machete > /dev/null || $(CARGO) install --locked cargo-machete@$(MACHETE_VERSION)
