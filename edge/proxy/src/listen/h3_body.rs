@@ -14,7 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use super::h3_transport::RecvStream;
+use super::{h3_budget::Budget, h3_transport::RecvStream};
 use crate::{
     body::{self, Body, BoxError},
     gateway::is_bodyless,
@@ -39,6 +39,7 @@ enum Stage {
 
 struct H3Body {
     recv: Recv,
+    budget: Budget,
     /// Came while looking for the end of the request.
     first: Option<Bytes>,
     stage: Stage,
@@ -48,7 +49,7 @@ struct H3Body {
 
 /// Puts the body to a head. A request that ends with its head gets none, so that the agent needn't
 /// be sent an empty chunked one.
-pub(super) async fn attach(request: Request<()>, mut recv: Recv) -> Request<Body> {
+pub(super) async fn attach(request: Request<()>, mut recv: Recv, budget: Budget) -> Request<Body> {
     let due = request
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -67,7 +68,7 @@ pub(super) async fn attach(request: Request<()>, mut recv: Recv) -> Request<Body
     } else if due == Some(0) {
         stage = Stage::Trailers;
     }
-    let body = H3Body { recv, first, stage, due };
+    let body = H3Body { recv, budget, first, stage, due };
     request.map(|()| if due == Some(0) { body::empty() } else { body.boxed_unsync() })
 }
 
@@ -80,6 +81,7 @@ fn poll_data(recv: &mut Recv, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>
 
 impl H3Body {
     fn count(&mut self, bytes: usize) -> Result<(), WrongLength> {
+        self.budget.give_back(bytes);
         match self.due {
             Some(due) => {
                 let rest = due.checked_sub(bytes as u64);

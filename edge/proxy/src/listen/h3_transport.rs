@@ -1,25 +1,21 @@
 //! QUIC as the `h3` crate wants it, over quinn. Ours, because the published adapter
 //!
 //! - panics when a stream is stopped while a read is pending,
-//! - reads without bound: one announced frame of a GiB is buffered whole,
+//! - reads without bound: one announced frame of a GiB is buffered whole, small frames pile up,
 //! - ends a stream that was given up on cleanly, so that a cut answer looks complete,
 //! - and doesn't say when a client stops an answer.
 //!
 //! # Invariants
 //!
 //! - A request stream dropped before its end is reset (answer) or stopped (request), never finished.
-//! - Until a request's head is complete, at most [`StreamControl`]'s budget is read from its stream.
+//! - What `h3` holds of a stream and hasn't handed out is bounded by the stream's [`Budget`].
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use futures::{Stream, StreamExt as _, future::BoxFuture, stream};
 use h3::{
     error::Code,
@@ -27,25 +23,24 @@ use h3::{
 };
 use quinn::VarInt;
 
-use super::h3_error::{connection_error, lost, read_error, write_error};
+use super::{
+    h3_budget::Budget,
+    h3_error::{connection_error, lost, read_error, write_error},
+};
 
 /// Bytes read from QUIC at a time.
 const READ_BYTES: usize = 32 * 1024;
+/// Read from one control or QPACK stream in its life; settings and priorities are small.
+const UNI_BUDGET_BYTES: usize = 4 * 1024 * 1024;
 
 type Accepting<T> = Pin<Box<dyn Stream<Item = Result<T, quinn::ConnectionError>> + Send + Sync>>;
 
 /// What the edge holds of a request stream besides `h3`'s own handles.
 pub(super) struct StreamControl {
-    budget: Arc<AtomicU64>,
+    /// How much may be read.
+    pub(super) budget: Budget,
     /// Ready when the client stops the answer or the connection is lost.
     pub(super) stopped: BoxFuture<'static, ()>,
-}
-
-impl StreamControl {
-    /// The head is complete: from here on bodies flow.
-    pub(super) fn lift_budget(&self) {
-        self.budget.store(u64::MAX, Ordering::Relaxed);
-    }
 }
 
 /// A QUIC connection for `h3`.
@@ -54,7 +49,7 @@ pub(super) struct Connection {
     bidi: Accepting<(quinn::SendStream, quinn::RecvStream)>,
     uni: Accepting<quinn::RecvStream>,
     opener: Opener,
-    head_budget: u64,
+    stream_budget: usize,
     accepted_tx: tokio::sync::mpsc::Sender<StreamControl>,
 }
 
@@ -62,7 +57,7 @@ impl Connection {
     /// Wraps a connection. Each accepted request stream's control comes by the receiver, in order.
     pub(super) fn new(
         conn: quinn::Connection,
-        head_budget: u64,
+        stream_budget: usize,
     ) -> (Self, tokio::sync::mpsc::Receiver<StreamControl>) {
         // One is enough: `h3` hands a stream out before it accepts the next.
         let (accepted_tx, accepted_rx) = tokio::sync::mpsc::channel(4);
@@ -73,7 +68,7 @@ impl Connection {
             Some((conn.accept_uni().await, conn))
         }));
         let opener = Opener { conn: conn.clone(), opening: None };
-        (Self { conn, bidi, uni, opener, head_budget, accepted_tx }, accepted_rx)
+        (Self { conn, bidi, uni, opener, stream_budget, accepted_tx }, accepted_rx)
     }
 }
 
@@ -86,7 +81,7 @@ impl<B: Buf> quic::Connection<B> for Connection {
         cx: &mut Context<'_>,
     ) -> Poll<Result<RecvStream, ConnectionErrorIncoming>> {
         match ready!(self.uni.poll_next_unpin(cx)) {
-            Some(Ok(stream)) => Poll::Ready(Ok(RecvStream::new(stream, u64::MAX))),
+            Some(Ok(stream)) => Poll::Ready(Ok(RecvStream::new(stream, UNI_BUDGET_BYTES))),
             Some(Err(error)) => Poll::Ready(Err(connection_error(error))),
             None => Poll::Pending, // the source never ends
         }
@@ -102,9 +97,9 @@ impl<B: Buf> quic::Connection<B> for Connection {
             None => return Poll::Pending, // the source never ends
         };
         let stopped = send.stopped();
-        let recv = RecvStream::new(recv, self.head_budget);
+        let recv = RecvStream::new(recv, self.stream_budget);
         let control = StreamControl {
-            budget: Arc::clone(&recv.budget),
+            budget: recv.budget.clone(),
             stopped: Box::pin(async move {
                 let _ = stopped.await; // stopped or lost: the answer has no reader either way
             }),
@@ -245,27 +240,14 @@ impl<B: Buf> quic::SendStream<B> for BidiStream<B> {
 pub(super) struct RecvStream {
     stream: quinn::RecvStream,
     buffer: BytesMut,
-    budget: Arc<AtomicU64>,
+    budget: Budget,
     ended: bool,
 }
 
 impl RecvStream {
-    fn new(stream: quinn::RecvStream, budget: u64) -> Self {
-        let budget = Arc::new(AtomicU64::new(budget));
+    fn new(stream: quinn::RecvStream, budget: usize) -> Self {
+        let budget = Budget::new(budget);
         Self { stream, buffer: BytesMut::new(), budget, ended: false }
-    }
-
-    /// Takes `bytes` from the budget; `false` if there is less left.
-    fn spend(&self, bytes: u64) -> bool {
-        let left = self.budget.load(Ordering::Relaxed);
-        if left == u64::MAX {
-            return true;
-        }
-        // Only this task spends; the other writer only lifts the budget, and may win.
-        let rest = left.checked_sub(bytes);
-        let next = rest.unwrap_or(0);
-        let _ = self.budget.compare_exchange(left, next, Ordering::Relaxed, Ordering::Relaxed);
-        rest.is_some()
     }
 }
 
@@ -276,21 +258,26 @@ impl quic::RecvStream for RecvStream {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
-        self.buffer.reserve(READ_BYTES);
+        let room = self.budget.left().min(READ_BYTES);
+        if room == 0 {
+            if self.budget.pauses() {
+                return Poll::Pending; // polled again after the next chunk was handed out
+            }
+            let error_code = Code::H3_EXCESSIVE_LOAD.value();
+            self.stop_sending(error_code);
+            return Poll::Ready(Err(StreamErrorIncoming::StreamTerminated { error_code }));
+        }
+        self.buffer.reserve(room);
         let stream = Pin::new(&mut self.stream);
-        let read = ready!(tokio_util::io::poll_read_buf(stream, cx, &mut self.buffer));
-        match read {
+        let mut limited = (&mut self.buffer).limit(room);
+        match ready!(tokio_util::io::poll_read_buf(stream, cx, &mut limited)) {
             Ok(0) => {
                 self.ended = true;
                 Poll::Ready(Ok(None))
             }
-            Ok(bytes) if self.spend(bytes as u64) => {
+            Ok(bytes) => {
+                self.budget.spend(bytes);
                 Poll::Ready(Ok(Some(self.buffer.split().freeze())))
-            }
-            Ok(_) => {
-                let code = Code::H3_EXCESSIVE_LOAD.value();
-                self.stop_sending(code);
-                Poll::Ready(Err(StreamErrorIncoming::StreamTerminated { error_code: code }))
             }
             Err(error) => {
                 self.ended = true;

@@ -7,6 +7,7 @@
 //! 3. What is left is cut.
 
 mod h3_body;
+mod h3_budget;
 mod h3_error;
 mod h3_transport;
 mod quic;

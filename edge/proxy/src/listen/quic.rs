@@ -41,8 +41,8 @@ const INCOMING_MAX: usize = 1024;
 const INCOMING_BUFFER_BYTES: u64 = 16 * 1024 * 1024;
 /// Kernel buffers of the UDP socket; the default is far too small for bursts.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
-/// Frame headers around a request's head.
-const FRAMING_BYTES: u64 = 64 * 1024;
+/// Read ahead of a stream's body, beyond the largest head.
+const READ_AHEAD_BYTES: usize = 128 * 1024;
 /// How long a drained connection's last bytes have to be taken.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -128,8 +128,8 @@ async fn connection(incoming: Incoming, gateway: Arc<Gateway>, life: Lifecycle) 
         }
         Err(_) => return tracing::debug!(%peer, "the QUIC handshake took too long"),
     };
-    let head_budget = u64::from(gateway.limits.max_header_bytes) + FRAMING_BYTES;
-    let (transport, mut controls) = Connection::new(conn.clone(), head_budget);
+    let stream_budget = gateway.limits.max_header_bytes as usize + READ_AHEAD_BYTES;
+    let (transport, mut controls) = Connection::new(conn.clone(), stream_budget);
     let mut builder = h3::server::builder();
     builder.max_field_section_size(gateway.limits.max_header_bytes.into()).send_grease(false);
     let building = builder.build::<_, Bytes>(transport);
@@ -183,14 +183,14 @@ async fn request(
         // Malformed, too large or too slow: `h3` answered, or dropping resets the stream.
         return tracing::debug!(peer = %client.peer, "a request had no usable head");
     };
-    control.lift_budget();
+    control.budget.pause_when_spent();
     let (mut send, recv): (
         RequestStream<SendStream<Bytes>, Bytes>,
         RequestStream<RecvStream, Bytes>,
     ) = stream.split();
     let is_head = head.method() == Method::HEAD;
     let answering = async {
-        let request = h3_body::attach(head, recv).await;
+        let request = h3_body::attach(head, recv, control.budget.clone()).await;
         let response = Arc::clone(&gateway).serve(client, request).await;
         respond(&mut send, response, is_head, gateway.limits.body_idle_timeout).await
     };

@@ -11,6 +11,7 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -76,9 +77,13 @@ async fn connection(
     gateway: Arc<Gateway>,
     life: Lifecycle,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "connection is gone");
-        return;
+    // A client that takes no bytes for so long is gone, whatever its TCP says.
+    let silence_ms =
+        u32::try_from(gateway.limits.body_idle_timeout.as_millis()).unwrap_or(u32::MAX);
+    if stream.set_nodelay(true).is_err()
+        || setsockopt(&stream, sockopt::TcpUserTimeout, &silence_ms).is_err()
+    {
+        return tracing::debug!(%peer, "connection is gone");
     }
     let mut client = ClientInfo { peer, protocol: Protocol::H1, tls: tls.is_some() };
     let Some(acceptor) = tls else {

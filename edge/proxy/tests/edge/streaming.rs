@@ -1,0 +1,131 @@
+//! Bodies flow both ways, whole and without waiting for their end.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use edge_proxy::{Body, BoxError};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, StreamBody, channel::Channel};
+use tokio::time::timeout;
+
+use crate::{
+    client::{ALL, Client, ENCRYPTED, get, post, text},
+    stack::{Stack, function},
+};
+
+/// Not a power of two, so that a misplaced block shows.
+const PATTERN_BYTES: usize = 65_521;
+const LARGE_BYTES: usize = 50 * 1024 * 1024;
+
+fn pattern() -> Bytes {
+    let mut bytes = BytesMut::with_capacity(PATTERN_BYTES);
+    let mut state = 1_u32;
+    for _ in 0..PATTERN_BYTES {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        bytes.extend_from_slice(&state.to_be_bytes()[..1]);
+    }
+    bytes.freeze()
+}
+
+/// The pattern over and over, `total` bytes of it.
+fn large(total: usize) -> Body {
+    let pattern = pattern();
+    let chunks = (0..total).step_by(PATTERN_BYTES).map(move |start| {
+        let bytes = PATTERN_BYTES.min(total - start);
+        Ok::<_, BoxError>(Frame::data(pattern.slice(..bytes)))
+    });
+    BodyExt::boxed_unsync(StreamBody::new(futures::stream::iter(chunks)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_mebibytes_go_up_and_come_down_byte_for_byte() {
+    let stack = Stack::start().await;
+    let pattern = pattern();
+    for proto in ENCRYPTED {
+        let mut client = Client::new(&stack, proto).await;
+        let started = Instant::now();
+        let response = client.send(post(&function("hello"), "/echo", large(LARGE_BYTES))).await;
+        assert_eq!(response.status(), 200);
+        let mut body = response.into_body();
+        let mut at = 0;
+        while let Some(frame) = body.frame().await {
+            let mut data = frame.expect("the answer is whole").into_data().unwrap();
+            while !data.is_empty() {
+                let offset = at % PATTERN_BYTES;
+                let bytes = data.len().min(PATTERN_BYTES - offset);
+                assert!(data.split_to(bytes) == pattern.slice(offset..offset + bytes), "at {at}");
+                at += bytes;
+            }
+        }
+        assert_eq!(at, LARGE_BYTES, "{proto:?}");
+        eprintln!("{proto:?}: 50 MiB there and back in {:?}", started.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn first_chunk_of_an_answer_arrives_before_the_last_exists() {
+    let stack = Stack::start().await;
+    for proto in ALL {
+        let mut client = Client::new(&stack, proto).await;
+        let mut body = client.send(get(&function("hello"), "/two-steps")).await.into_body();
+        let frame = timeout(Duration::from_secs(5), body.frame()).await.unwrap().unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "one", "{proto:?}");
+        stack.agent.go.notify_one();
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "two", "{proto:?}");
+    }
+}
+
+#[tokio::test]
+async fn first_chunk_of_a_request_is_echoed_before_the_last_is_sent() {
+    let stack = Stack::start().await;
+    for proto in ALL {
+        let mut client = Client::new(&stack, proto).await;
+        let (mut sender, body) = Channel::<Bytes, BoxError>::new(4);
+        sender.send_data(Bytes::from_static(b"ping")).await.unwrap();
+        let request = post(&function("hello"), "/echo", body.boxed_unsync());
+        let mut answer = client.send(request).await.into_body();
+        let first = timeout(Duration::from_secs(5), answer.frame()).await.unwrap();
+        assert_eq!(first.unwrap().unwrap().into_data().unwrap(), "ping", "{proto:?}");
+        sender.send_data(Bytes::from_static(b"pong")).await.unwrap();
+        drop(sender);
+        assert_eq!(answer.collect().await.unwrap().to_bytes(), "pong", "{proto:?}");
+    }
+}
+
+#[tokio::test]
+async fn slow_reader_slows_the_writer() {
+    let stack = Stack::start().await;
+    for proto in ALL {
+        let mut client = Client::new(&stack, proto).await;
+        let mut sent = 0_usize;
+        let (mut sender, body) = Channel::<Bytes, BoxError>::new(1);
+        let request = post(&function("hello"), "/echo", body.boxed_unsync());
+        sender.send_data(pattern()).await.unwrap();
+        let answer = client.send(request).await;
+        // Nobody reads the answer: everything in between fills up, then sending must stall.
+        let stalled = loop {
+            match timeout(Duration::from_secs(1), sender.send_data(pattern())).await {
+                Ok(result) => result.unwrap(),
+                Err(_) => break true,
+            }
+            sent += PATTERN_BYTES;
+            if sent > 64 * 1024 * 1024 {
+                break false;
+            }
+        };
+        assert!(stalled, "{proto:?}: {sent} bytes were taken unread");
+        drop(answer);
+    }
+}
+
+#[tokio::test]
+async fn known_length_is_kept() {
+    let stack = Stack::start().await;
+    for proto in ALL {
+        let mut client = Client::new(&stack, proto).await;
+        let response = client.send(get(&function("hello"), "/seen")).await;
+        assert!(response.body().size_hint().exact().is_some() || proto == crate::client::Proto::H3);
+        assert!(response.headers().contains_key("content-length"), "{proto:?}");
+        assert!(text(response).await.contains("\"method\":\"GET\""));
+    }
+}
