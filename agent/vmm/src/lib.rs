@@ -35,7 +35,7 @@ mod vmm;
 pub use accel::{Accel, probe_accel};
 pub use capture::{Captured, capture_memory};
 pub use error::{AdoptError, Blame, BoxError, CaptureError, LogTail, VmmError};
-pub use qemu::{ParseVersionError, Qemu, QemuConfig, QemuSetupError, QemuVersion};
+pub use qemu::{ParseVersionError, Qemu, QemuConfig, QemuSetupError, QemuVersion, pvh_kernel};
 pub use record::{Exit, MachineRecord, MemoryRecord, MemoryReport, RestoreTimings};
 pub use usage::{CloneUsage, clone_private_bytes, clone_usage};
 pub use vmm::{BaseMemory, Machine, MachineSpec, OnMemory, Restored, Vmm};

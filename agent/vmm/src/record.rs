@@ -17,8 +17,6 @@ pub struct MachineRecord {
     pub start_ticks: u64,
     /// Where the guest's memory is.
     pub memory: MemoryRecord,
-    /// The descriptor in the process that the guest's console is written to.
-    pub console_fd: i32,
     /// The control socket.
     pub qmp_socket: PathBuf,
     /// The sandbox's directory.
@@ -124,7 +122,6 @@ mod tests {
             pid: 42,
             start_ticks: 99,
             memory: MemoryRecord::Clone { uffd_fd: 9, base_fd: 8, addr: 1 << 40, len: 1 << 28 },
-            console_fd: 12,
             qmp_socket: "/sandboxes/a/qmp.sock".into(),
             dir: "/sandboxes/a".into(),
         };

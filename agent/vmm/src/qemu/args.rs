@@ -1,7 +1,7 @@
 //! QEMU's command line. Pure: from numbers to text.
 //!
-//! Everything QEMU opens is a descriptor that it inherits. Disks and the console go through
-//! descriptor sets (`/dev/fdset/N`), which QEMU duplicates without asking the file system;
+//! Everything QEMU opens is a descriptor that it inherits. Disks go through descriptor sets
+//! (`/dev/fdset/N`), which QEMU duplicates without asking the file system;
 //! kernel, initramfs and memory are opened again through `/proc/self/fd`, which asks for the
 //! right to the file itself but to none of the directories above it.
 
@@ -21,7 +21,6 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fds {
     pub(crate) qmp: i32,
-    pub(crate) console: i32,
     pub(crate) kernel: i32,
     pub(crate) initramfs: Option<i32>,
     pub(crate) base_disk: i32,
@@ -60,7 +59,8 @@ pub(crate) fn arguments(config: &QemuConfig, shape: &Shape<'_>, fds: &Fds) -> Ve
     args.add("-name", format!("wrenn-{}", shape.sandbox.label()));
     args.add(
         "-M",
-        "microvm,rtc=on,memory-backend=ram,isa-serial=on,dump-guest-core=off,mem-merge=off",
+        "microvm,rtc=on,memory-backend=ram,isa-serial=on,dump-guest-core=off,mem-merge=off,\
+         suppress-vmdesc=on",
     );
     match config.accel {
         Accel::Tcg => {
@@ -89,8 +89,8 @@ pub(crate) fn arguments(config: &QemuConfig, shape: &Shape<'_>, fds: &Fds) -> Ve
     );
     args.add("-chardev", format!("socket,id=qmp,fd={},server=on,wait=off", fds.qmp));
     args.add("-mon", "chardev=qmp,mode=control");
-    args.add("-add-fd", format!("fd={},set=1", fds.console));
-    args.add("-chardev", "file,id=console,path=/dev/fdset/1");
+    // Standard output is the console's file. A chardev of kind `file` would truncate it.
+    args.add("-chardev", "stdio,id=console,signal=off");
     args.add("-serial", "chardev:console");
     args.devices(shape, fds);
     args.start(shape, fds);
@@ -112,19 +112,19 @@ impl Arguments {
     /// Each device names its bus, so that guests find `vda`, `vdb` and the network always alike.
     fn devices(&mut self, shape: &Shape<'_>, fds: &Fds) {
         self.add("-global", "virtio-mmio.force-legacy=false");
-        self.add("-add-fd", format!("fd={},set=2", fds.base_disk));
+        self.add("-add-fd", format!("fd={},set=1", fds.base_disk));
         // No lock: nobody may write this file, and locks of a reader would only get in the way.
         self.add(
             "-blockdev",
-            "driver=file,filename=/dev/fdset/2,node-name=base,read-only=on,locking=off",
+            "driver=file,filename=/dev/fdset/1,node-name=base,read-only=on,locking=off",
         );
         self.add("-device", "virtio-blk-device,drive=base,serial=wrenn-base,bus=virtio-mmio-bus.0");
-        self.add("-add-fd", format!("fd={},set=3", fds.scratch_disk));
+        self.add("-add-fd", format!("fd={},set=2", fds.scratch_disk));
         // No flush to the platter: a running sandbox does not survive its host anyway, and a
         // snapshot's copy is synced when it is committed.
         self.add(
             "-blockdev",
-            "driver=file,filename=/dev/fdset/3,node-name=scratch,discard=unmap,\
+            "driver=file,filename=/dev/fdset/2,node-name=scratch,discard=unmap,\
              cache.no-flush=on",
         );
         self.add(
@@ -162,7 +162,6 @@ mod tests {
 
     const FDS: Fds = Fds {
         qmp: 10,
-        console: 11,
         kernel: 12,
         initramfs: Some(13),
         base_disk: 14,

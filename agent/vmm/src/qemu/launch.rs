@@ -57,7 +57,6 @@ pub(crate) struct Launched {
     pub(crate) qmp_socket: PathBuf,
     pub(crate) dir: PathBuf,
     pub(crate) console: Log,
-    pub(crate) console_fd: RawFd,
     pub(crate) memory_fd: RawFd,
 }
 
@@ -75,7 +74,6 @@ impl Launched {
             pid: self.control.process.pid(),
             start_ticks: self.control.process.start_ticks(),
             memory,
-            console_fd: self.console_fd,
             qmp_socket: self.qmp_socket,
             dir: self.dir,
         };
@@ -158,7 +156,6 @@ fn launch_blocking(
         qmp_socket: spec.dir.join(QMP_SOCKET),
         dir: spec.dir,
         console,
-        console_fd: fds.console,
         memory_fd: fds.memory,
     })
 }
@@ -213,7 +210,6 @@ impl Opener {
         };
         let fds = Fds {
             qmp: self.keep(listener),
-            console: self.keep(console_writer),
             kernel: self.keep(kernel),
             initramfs,
             base_disk: self.keep(base_disk),
@@ -229,8 +225,7 @@ impl Opener {
             start,
         };
         command.args(args::arguments(config, &shape, &fds));
-        command.stdout(self.named("duplicate the log", log_writer.try_clone())?);
-        command.stderr(log_writer);
+        command.stdout(console_writer).stderr(log_writer);
         Ok(MachineParts { fds, command, inherited: self.inherited, log, console })
     }
 

@@ -130,7 +130,7 @@ impl QemuMachine {
             return Err(AdoptError::NotOurs { sandbox, pid, found, expected });
         }
         let log = Log::of_process(pid, libc::STDERR_FILENO).map_err(inspect)?;
-        let console = Log::of_process(pid, record.console_fd).map_err(inspect)?;
+        let console = Log::of_process(pid, libc::STDOUT_FILENO).map_err(inspect)?;
         let control = Control { sandbox, process, log };
         let connect = Qmp::connect(&record.qmp_socket, config.command_max);
         let qmp =

@@ -16,6 +16,8 @@ use super::{
 const FD_NAME: &str = "state";
 /// How often QEMU is asked in case an event was missed.
 const ASK_EVERY: Duration = Duration::from_millis(50);
+/// How often it is asked whether it is ready again; it takes less than a millisecond.
+const ASK_AGAIN: Duration = Duration::from_millis(1);
 
 /// How saving ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,7 +43,9 @@ pub(crate) async fn save(qmp: &Qmp, file: File, config: &QemuConfig) -> Result<S
         // Best effort: the machine stays stopped and good, the caller hears of the deadline.
         let _ = qmp.execute("migrate_cancel", json!({}), max).await;
     }
-    Ok(match ended? {
+    let failed = ended?;
+    settle(qmp, config).await?;
+    Ok(match failed {
         None => Saved::Complete,
         Some(reason) if reason.contains("No space left on device") => Saved::NoSpace,
         Some(reason) => Saved::Failed { reason },
@@ -100,6 +104,22 @@ async fn wait(
         }
     };
     tokio::time::timeout(config.state_max, ended).await.unwrap_or(Err(late))
+}
+
+/// Waits until the machine has left the state in which it can neither run nor be saved again:
+/// the end of a migration is announced a little before that.
+async fn settle(qmp: &Qmp, config: &QemuConfig) -> Result<(), QmpError> {
+    let late = QmpError::Deadline { command: "query-status", waited: config.state_max };
+    let settled = async {
+        loop {
+            let state = qmp.execute("query-status", json!({}), config.command_max).await?;
+            if state["status"] != "finish-migrate" {
+                return Ok(());
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    };
+    tokio::time::timeout(config.state_max, settled).await.unwrap_or(Err(late))
 }
 
 fn is_completed(event: &Event) -> bool {

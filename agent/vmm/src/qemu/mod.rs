@@ -33,6 +33,7 @@ use std::{fs::File, io, path::PathBuf, time::Duration};
 use async_trait::async_trait;
 use pool_model::SandboxId;
 
+pub use stub::pvh_kernel;
 pub use version::{ParseVersionError, QemuVersion};
 
 use crate::{

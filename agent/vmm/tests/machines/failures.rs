@@ -1,0 +1,127 @@
+//! Starts that fail: an error that says why, in time, and nothing left behind.
+
+use std::{fs::File, time::Duration};
+
+use agent_vmm::{CaptureError, MemoryReport, Vmm, VmmError, capture_memory};
+use tokio::sync::oneshot;
+
+use crate::fixture::{Fixture, Snapshot, exists};
+
+/// Restores and expects an error; also makes sure that the process is gone.
+async fn fails(fixture: &Fixture, snapshot: &Snapshot, state: File) -> VmmError {
+    let (pid_tx, pid_rx) = oneshot::channel();
+    let attach = fixture.attach(snapshot);
+    let on_memory = Box::new(move |report: MemoryReport| {
+        pid_tx.send(report.pid).unwrap();
+        attach(report)
+    });
+    let base = fixture.base(snapshot).await;
+    let failed = fixture.qemu.restore(fixture.spec(), base, state, on_memory).await.unwrap_err();
+    assert!(!exists(pid_rx.await.unwrap()), "its process is left: {failed}");
+    failed
+}
+
+#[tokio::test]
+async fn kernel_that_is_missing_is_named() {
+    let fixture = Fixture::new().await;
+    let mut spec = fixture.spec();
+    spec.kernel = "/nowhere/vmlinux".into();
+    let failed = fixture.qemu.boot(spec).await.unwrap_err();
+    assert!(matches!(failed, VmmError::Start { .. }), "{failed}");
+    assert!(failed.to_string().contains("open /nowhere/vmlinux"), "{failed}");
+}
+
+#[tokio::test]
+async fn kernel_that_is_none_fails_with_the_vmms_own_words() {
+    let fixture = Fixture::new().await;
+    let mut spec = fixture.spec();
+    spec.kernel = fixture.dir.path().join("base.img");
+    let failed = fixture.qemu.boot(spec).await.unwrap_err();
+    let VmmError::Died { log, .. } = &failed else { panic!("{failed}") };
+    assert!(log.0.contains("kernel"), "{failed}");
+}
+
+#[tokio::test]
+async fn truncated_state_is_an_error_and_no_hang() {
+    let fixture = Fixture::new().await;
+    let snapshot = fixture.snapshot().await;
+    let whole = std::fs::read(&snapshot.state).unwrap();
+    for len in [0, 5, 1000, whole.len() / 2, whole.len() - 1] {
+        let path = fixture.dir.path().join("truncated");
+        std::fs::write(&path, &whole[..len]).unwrap();
+        let waiting = fails(&fixture, &snapshot, File::open(path).unwrap());
+        let failed = tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+        assert!(matches!(failed, VmmError::Died { .. }), "{len} bytes: {failed}");
+        assert!(failed.to_string().contains("load its device state"), "{len} bytes: {failed}");
+    }
+}
+
+#[tokio::test]
+async fn page_server_that_refuses_ends_the_vmm() {
+    let fixture = Fixture::new().await;
+    let snapshot = fixture.snapshot().await;
+    let (pid_tx, pid_rx) = oneshot::channel();
+    let on_memory = Box::new(move |report: MemoryReport| {
+        pid_tx.send(report.pid).unwrap();
+        let refused: Result<(), agent_vmm::BoxError> = Err("no room".into());
+        Box::pin(std::future::ready(refused)) as _
+    });
+    let (base, state) = (fixture.base(&snapshot).await, File::open(&snapshot.state).unwrap());
+    let failed = fixture.qemu.restore(fixture.spec(), base, state, on_memory).await.unwrap_err();
+    assert!(matches!(failed, VmmError::Attach { .. }), "{failed}");
+    assert!(!exists(pid_rx.await.unwrap()));
+}
+
+#[tokio::test]
+async fn cancelled_restore_leaves_no_process() {
+    let fixture = Fixture::new().await;
+    let snapshot = fixture.snapshot().await;
+    let (pid_tx, pid_rx) = oneshot::channel();
+    let on_memory = Box::new(move |report: MemoryReport| {
+        pid_tx.send(report.pid).unwrap();
+        Box::pin(std::future::pending()) as _ // a page server that never answers
+    });
+    let (base, state) = (fixture.base(&snapshot).await, File::open(&snapshot.state).unwrap());
+    let restoring = fixture.qemu.restore(fixture.spec(), base, state, on_memory);
+    let pid = tokio::select! {
+        _ = restoring => panic!("nobody answered it"),
+        pid = pid_rx => pid.unwrap(),
+    };
+    for _ in 0..500 {
+        if !exists(pid) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("pid {pid} is left");
+}
+
+#[tokio::test]
+async fn full_file_system_is_told_apart() {
+    let fixture = Fixture::new().await;
+    let machine = fixture.counting().await;
+    machine.pause().await.unwrap();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let failed = machine.save_state(full).await.unwrap_err();
+    assert!(matches!(failed, VmmError::NoSpace { .. }), "{failed}");
+    machine.resume().await.unwrap(); // it is still good
+    machine.pause().await.unwrap();
+    fixture.save(&*machine, None).await;
+    machine.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn memory_of_a_clone_is_not_captured_without_its_base() {
+    let fixture = Fixture::new().await;
+    let snapshot = fixture.snapshot().await;
+    let machine = fixture.running_clone(&snapshot).await;
+    machine.pause().await.unwrap();
+    let out = fixture.dir.path().join("out");
+    let failed = capture_memory(&machine.record(), None, &out).await.unwrap_err();
+    assert!(matches!(failed, CaptureError::BaseMissing { .. }), "{failed}");
+    let wrong = fixture.dir.path().join("base.img");
+    let failed = capture_memory(&machine.record(), Some(&wrong), &out).await.unwrap_err();
+    assert!(matches!(failed, CaptureError::Size { .. }), "{failed}");
+    assert!(!out.exists(), "half a file is left");
+    machine.kill().await.unwrap();
+}
