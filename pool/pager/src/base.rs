@@ -122,7 +122,8 @@ impl Base {
     ) -> Result<Self, BaseError> {
         let source = open_source(path, bytes)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let memfd = rustix::fs::memfd_create(name(snapshot), flags).map_err(step("make a memfd"))?;
+        let memfd =
+            rustix::fs::memfd_create(name(snapshot), flags).map_err(step("make a memfd"))?;
         let memfd = File::from(memfd);
         memfd.set_len(bytes).map_err(step("size the memfd"))?;
         memfd.set_permissions(Permissions::from_mode(MODE)).map_err(step("protect the memfd"))?;

@@ -16,9 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    protocol::{
-        Attach, Call, MESSAGE_BYTES_MAX, Outcome, RefusalCode, Reply, Request, Stats,
-    },
+    protocol::{Attach, Call, MESSAGE_BYTES_MAX, Outcome, RefusalCode, Reply, Request, Stats},
     sys, wire,
 };
 

@@ -20,9 +20,7 @@ use rustix::{event::EventfdFlags, fs::OFlags};
 use crate::{
     base::{Base, BaseError, Identity},
     process::{Process, link_of},
-    protocol::{
-        Attach, BaseStats, Call, CloneStats, Outcome, RefusalCode, STATS_PAGE, Stats,
-    },
+    protocol::{Attach, BaseStats, Call, CloneStats, Outcome, RefusalCode, STATS_PAGE, Stats},
     server::Limits,
     session::{Session, Shared, chain},
     sys::{PAGE_BYTES, Uffd},
@@ -271,7 +269,8 @@ impl Pager {
         bases.dedup_by_key(|base| (base.snapshot, base.identity()));
         let clones_of = |base: &Base| {
             let sessions = state.sessions.iter();
-            sessions.filter(|session| session.shared.base_identity == base.identity()).count() as u64
+            sessions.filter(|session| session.shared.base_identity == base.identity()).count()
+                as u64
         };
         let page = bases.iter().skip(skip_bases).take(STATS_PAGE);
         let page = page.map(|base| BaseStats {
@@ -321,10 +320,8 @@ fn check_range(attach: &Attach, base_bytes: u64) -> Result<(), Refusal> {
     if whole && inside && attach.addr.checked_add(attach.len).is_some() {
         return Ok(());
     }
-    let message = format!(
-        "{} bytes at {:#x} are no mapping of {base_bytes} bytes",
-        attach.len, attach.addr
-    );
+    let message =
+        format!("{} bytes at {:#x} are no mapping of {base_bytes} bytes", attach.len, attach.addr);
     Err(Refusal::new(RefusalCode::BadRequest, message))
 }
 

@@ -35,7 +35,10 @@ pub(crate) struct Process {
 impl Process {
     /// Finds the process `pid` that was started at `ticks`; `None` if it is gone.
     pub(crate) fn find(pid: i32, ticks: u64) -> io::Result<Option<Self>> {
-        let Some(raw) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Ok(None) };
+        // `from_raw` panics on negative numbers.
+        let Some(raw) = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
         let pidfd = match rustix::process::pidfd_open(raw, PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,
             Err(rustix::io::Errno::SRCH) => return Ok(None),

@@ -21,7 +21,8 @@ pub enum Population {
     /// In base memory, once for all clones.
     #[default]
     Shared,
-    /// As the clone's own copy, page by page. Only there to be compared with.
+    /// As the clone's own copy, page by page. Only there to be compared with: such clones want
+    /// a base under an id of its own, since pages that a base has are shared in any case.
     Copy,
 }
 
@@ -143,8 +144,14 @@ pub(crate) enum Outcome {
     /// Done; `base` has a descriptor with it.
     Done,
     /// A page of `stats`; `more` if there is another.
-    Stats { stats: Stats, more: bool },
-    Refused { code: RefusalCode, message: String },
+    Stats {
+        stats: Stats,
+        more: bool,
+    },
+    Refused {
+        code: RefusalCode,
+        message: String,
+    },
 }
 
 #[cfg(test)]
@@ -192,13 +199,8 @@ mod tests {
     fn a_full_page_of_stats_fits_in_a_message() {
         let snapshot = SnapshotId::from_u128(u128::MAX);
         let (n, pid) = (u64::MAX, i32::MIN);
-        let base = BaseStats {
-            snapshot,
-            resident_bytes: n,
-            blocks_populated: n,
-            clones: n,
-            faults: n,
-        };
+        let base =
+            BaseStats { snapshot, resident_bytes: n, blocks_populated: n, clones: n, faults: n };
         let stats = Stats {
             bases: vec![base; STATS_PAGE],
             clones: vec![CloneStats { pid, snapshot, faults: n }; STATS_PAGE],

@@ -197,13 +197,14 @@ impl Server {
         let ended = Arc::new(AtomicBool::new(false));
         let (pager, its_socket, its_end) =
             (Arc::clone(&self.pager), Arc::clone(&socket), Arc::clone(&ended));
-        let thread = std::thread::Builder::new().name("connection".to_owned()).spawn(move || {
-            if let Err(error) = converse(&pager, &its_socket) {
-                tracing::warn!(%error, "connection ended");
-            }
-            let _ = rustix::net::shutdown(&its_socket, Shutdown::Both); // it may be gone already
-            its_end.store(true, Ordering::Release);
-        })?;
+        let thread =
+            std::thread::Builder::new().name("connection".to_owned()).spawn(move || {
+                if let Err(error) = converse(&pager, &its_socket) {
+                    tracing::warn!(%error, "connection ended");
+                }
+                let _ = rustix::net::shutdown(&its_socket, Shutdown::Both); // it may be gone already
+                its_end.store(true, Ordering::Release);
+            })?;
         Ok(Connection { socket, ended, thread })
     }
 }

@@ -180,9 +180,7 @@ impl Session {
     fn answer_shared(&self, offset: u64, staging: &mut [u8]) -> Result<(), FaultError> {
         let block_bytes = staging.len();
         let block = usize::try_from(offset).expect("an offset into mapped memory") / block_bytes;
-        self.base
-            .fill(block, staging)
-            .map_err(|source| FaultError::Fill { block, source })?;
+        self.base.fill(block, staging).map_err(|source| FaultError::Fill { block, source })?;
         let start = (block * block_bytes) as u64;
         let len = (block_bytes as u64).min(self.len - start);
         self.uffd

@@ -237,8 +237,7 @@ impl Events {
         let (messages, _) = self.bytes.as_chunks::<MESSAGE_BYTES>();
         messages[..self.len].iter().map(|message| {
             // struct uffd_msg: event in byte 0, a fault's address in bytes 16 to 23.
-            let (address, _) =
-                message[16..].split_first_chunk().expect("a message has 32 bytes");
+            let (address, _) = message[16..].split_first_chunk().expect("a message has 32 bytes");
             match message[0] {
                 EVENT_PAGEFAULT => Event::Fault(u64::from_ne_bytes(*address)),
                 other => Event::Other(other),
