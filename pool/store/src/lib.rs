@@ -27,6 +27,8 @@ mod store;
 
 pub use digest::digest_sparse;
 pub use error::{BeginError, CommitError, DeleteError, ListError, OpenError, is_no_space};
-pub use manifest::{FileDigest, Files, MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, NewManifest};
+pub use manifest::{
+    FileDigest, Files, MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, NewManifest,
+};
 pub use sparse::{Extent, copy_sparse, data_extents};
 pub use store::{Draft, Snapshot, SnapshotStore};
