@@ -1,0 +1,60 @@
+//! What the agent needs to start, and what it decides from it.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+pool_config::settings! {
+    /// Settings of the agent.
+    pub struct AgentConfig in "agent" {
+        /// Where the RPC server listens (Connect over HTTP/2).
+        rpc_listen: SocketAddr = "127.0.0.1:7401",
+        /// Where the proxy listener listens (HTTP/1.1).
+        proxy_listen: SocketAddr = "127.0.0.1:7402",
+        /// The QEMU binary.
+        qemu: PathBuf = "/usr/bin/qemu-system-x86_64",
+        /// How guests are executed: auto, tcg or kvm. auto uses KVM only if a timed guest loop proves it fast.
+        accel: String = "auto",
+        /// Most memory that QEMU's translation cache takes per guest under TCG, MiB.
+        tb_size_mib: u32 = "64",
+        /// The library preloaded into QEMU; empty: libqemu_uffd.so beside this binary.
+        qemu_uffd: Option<PathBuf> = "",
+        /// The page server's binary; empty: pager beside this binary.
+        pager: Option<PathBuf> = "",
+        /// Guest memory that may be promised in all, MiB; 0: three quarters of the host's.
+        memory_budget_mib: u64 = "0",
+        /// Most sandboxes that run at once.
+        sandboxes_max: u32 = "256",
+        /// Starts (boots, restores, resumes) that run at once; 0: one per processor.
+        starts_max: u32 = "0",
+        /// Lifetime of a sandbox that asks for none, milliseconds.
+        timeout_default_ms: u64 = "300000",
+        /// Longest lifetime that may be asked for, milliseconds.
+        timeout_max_ms: u64 = "86400000",
+        /// Longest a request waits for a sandbox of its function, milliseconds.
+        lease_wait_ms: u64 = "15000",
+        /// Longest from a request to the first byte of its response, milliseconds.
+        response_wait_ms: u64 = "60000",
+        /// Unused network slots are taken apart after this, milliseconds.
+        slot_idle_ttl_ms: u64 = "5000",
+        /// The /16 that slots' host-side addresses come from; empty: 10.64.0.0 to 10.127.0.0 by installation.
+        slot_network: Option<Ipv4Addr> = "",
+        /// First of the users that VMMs run as, one per slot; empty: 700000 upwards by installation.
+        first_uid: Option<u32> = "",
+        /// Outbound bytes per second of one sandbox.
+        egress_bytes_per_s: u64 = "200000000",
+        /// Outbound burst of one sandbox, bytes.
+        egress_burst_bytes: u64 = "100000000",
+        /// Name server that guests with internet access use.
+        dns: Ipv4Addr = "1.1.1.1",
+        /// Connections the proxy listener serves at once.
+        proxy_connections_max: u32 = "4096",
+        /// Connections the RPC listener serves at once.
+        rpc_connections_max: u32 = "256",
+    }
+}
+
+/// The sub-commands of the `agent` binary.
+pub const COMMANDS: &[(&str, &str)] =
+    &[("reap", "destroy every sandbox, slot and VMM of this installation, then exit")];

@@ -1,0 +1,452 @@
+//! A running machine in its slot, and the guest daemon in it.
+//!
+//! ```text
+//! reserve slot ─► journal ─► build slot ─► boot │ restore ─► journal ─► resume ─► init ─► unique
+//!                                └────────── any failure: kill, give back ──────────┘
+//! ```
+//!
+//! # Invariants
+//!
+//! - A guest is handed out only after `/init` was acknowledged: no acknowledgement, no guest.
+//! - Every connection to a guest is made for this generation and is never used after it.
+
+use std::{
+    fmt, io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use agent_slot::{Dialer, GATEWAY_IP, GUEST_IP, GUEST_MAC, GUEST_PREFIX, Slot};
+use agent_vmm::{BaseMemory, Exit, Machine, MachineRecord, MachineSpec, VmmError};
+use envd_api::{EnvdClient, EnvdError, Init};
+use jiff::Timestamp;
+use pool_model::{Generation, Port, SandboxId};
+use pool_store::Snapshot;
+use rand::TryRngCore;
+use tokio::{sync::Mutex, time::sleep};
+
+use crate::{
+    capacity::Share,
+    error::AgentError,
+    host::{Host, blocking},
+    journal::{self, Backing, Durability, Record},
+    template::Template,
+};
+
+/// Longest for a guest's daemon to answer after a boot. TCG takes 4 to 8 s when the host is quiet.
+const BOOT_MAX: Duration = Duration::from_secs(90);
+/// Longest for it to answer after a restore: it was running when it was saved.
+const RESTORE_MAX: Duration = Duration::from_secs(30);
+/// Longest for one connection to the guest's daemon.
+const ENVD_DIAL_MAX: Duration = Duration::from_secs(1);
+/// Pause between attempts to reach it while it starts.
+const ENVD_RETRY: Duration = Duration::from_millis(20);
+/// Longest for it to freeze processes and write everything to disk.
+const QUIESCE_MAX: Duration = Duration::from_secs(30);
+/// Bytes of entropy that each restored guest is given.
+const ENTROPY_BYTES: usize = 64;
+
+/// Where a guest comes from.
+#[derive(Debug)]
+pub enum Origin {
+    /// A template's disk, booted.
+    Template(Template),
+    /// A snapshot, or a sandbox's own pause image.
+    Snapshot {
+        /// What to restore.
+        snapshot: Box<Snapshot>,
+        /// The template whose disk is below it.
+        template: Template,
+    },
+}
+
+/// A running machine in its slot.
+pub struct Guest {
+    /// Whose it is.
+    pub sandbox: SandboxId,
+    /// Which restore it is on.
+    pub generation: Generation,
+    /// From the start of the work to the acknowledged init.
+    pub took: Duration,
+    /// What its memory is backed by; none when it was booted.
+    pub backing: Option<Backing>,
+    host: Arc<Host>,
+    machine: Box<dyn Machine>,
+    dialer: Dialer,
+    /// Taken by whoever stops it.
+    parts: Mutex<Option<Parts>>,
+}
+
+/// What goes back to the host when a guest stops.
+struct Parts {
+    slot: Slot,
+    _share: Share,
+}
+
+impl Guest {
+    /// Starts a sandbox's guest: reserves a place, journals it, starts the machine, makes it
+    /// unique. `record` is updated and journalled as things come into being.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError`]; no slot, process or share is held then. The record remains for the caller.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: run it in a task of its own.
+    pub async fn start(
+        host: &Arc<Host>,
+        record: &mut Record,
+        origin: Origin,
+    ) -> Result<Self, AgentError> {
+        let _start = host.starts.acquire().await.expect("the semaphore is never closed");
+        let began = Instant::now();
+        let share = host.capacity.take(record.memory_bytes)?;
+        let slot = reserve_slot(host, record).await?;
+        match launch(host, record, &slot, origin).await {
+            Ok(machine) => {
+                let guest = Self {
+                    sandbox: record.sandbox,
+                    generation: record.generation,
+                    took: Duration::ZERO,
+                    backing: record.backing.clone(),
+                    host: Arc::clone(host),
+                    dialer: slot.dialer(),
+                    machine,
+                    parts: Mutex::new(Some(Parts { slot, _share: share })),
+                };
+                guest.begin(record, began).await
+            }
+            Err(error) => {
+                host.slots.give(slot).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes over a guest whose agent died.
+    #[must_use]
+    pub fn adopted(
+        host: &Arc<Host>,
+        record: &Record,
+        machine: Box<dyn Machine>,
+        slot: Slot,
+        share: Share,
+    ) -> Self {
+        Self {
+            sandbox: record.sandbox,
+            generation: record.generation,
+            took: Duration::ZERO,
+            backing: record.backing.clone(),
+            host: Arc::clone(host),
+            dialer: slot.dialer(),
+            machine,
+            parts: Mutex::new(Some(Parts { slot, _share: share })),
+        }
+    }
+
+    /// Lets the machine run and waits for the acknowledged init.
+    async fn begin(mut self, record: &Record, began: Instant) -> Result<Self, AgentError> {
+        let limit = if self.backing.is_some() { RESTORE_MAX } else { BOOT_MAX };
+        let ready = async {
+            self.resume().await?;
+            self.init(record, limit).await
+        };
+        match ready.await {
+            Ok(()) => {
+                self.took = began.elapsed();
+                Ok(self)
+            }
+            Err(error) => {
+                self.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets the processors run.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Vmm`].
+    pub async fn resume(&self) -> Result<(), AgentError> {
+        self.machine.resume().await.map_err(self.vmm_error("resume"))
+    }
+
+    /// Stops the processors.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Vmm`].
+    pub async fn pause(&self) -> Result<(), AgentError> {
+        self.machine.pause().await.map_err(self.vmm_error("pause"))
+    }
+
+    /// Makes the guest unique: clock, entropy, name, environment, token; thaws its processes.
+    /// Tries until it answers or `limit` has passed.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Guest`], or [`AgentError::SandboxGone`] if the machine died.
+    pub async fn init(&self, record: &Record, limit: Duration) -> Result<(), AgentError> {
+        let deadline = Instant::now() + limit;
+        let envd = self.envd(&record.access_token).with_deadline(limit);
+        loop {
+            let body = init_body(record)?;
+            let error = tokio::select! {
+                result = envd.init(&body) => match result {
+                    Ok(_) => return Ok(()),
+                    Err(error) => error,
+                },
+                _ = self.machine.exited() => return Err(AgentError::SandboxGone(self.sandbox)),
+            };
+            let may_come = matches!(error, EnvdError::Unreachable { .. });
+            if !may_come || Instant::now() >= deadline {
+                let console = self.machine.console();
+                tracing::warn!(sandbox.id = %self.sandbox, console = tail(&console), "no init");
+                return Err(self.guest_error("init")(error));
+            }
+            sleep(ENVD_RETRY).await;
+        }
+    }
+
+    /// Freezes processes, writes everything to disk, forgets secrets.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Guest`]; [`Guest::init`] undoes what was done of it.
+    pub async fn quiesce(&self, access_token: &str) -> Result<(), AgentError> {
+        let envd = self.envd(access_token).with_deadline(QUIESCE_MAX);
+        envd.quiesce().await.map_err(self.guest_error("quiesce"))
+    }
+
+    /// A client of the guest's daemon that lives for this generation.
+    #[must_use]
+    pub fn envd(&self, access_token: &str) -> EnvdClient {
+        let dialer = self.dialer.clone();
+        let connect = move || {
+            let dialer = dialer.clone();
+            async move { dialer.dial(Port::ENVD.get(), ENVD_DIAL_MAX).await }
+        };
+        EnvdClient::new(connect).with_token(access_token)
+    }
+
+    /// Opens a connection to a port of the guest, from inside its network namespace.
+    ///
+    /// # Errors
+    ///
+    /// As `connect(2)`: refused when nothing listens, timed out when the guest is silent.
+    pub async fn dial(&self, port: Port, limit: Duration) -> io::Result<tokio::net::TcpStream> {
+        self.dialer.dial(port.get(), limit).await
+    }
+
+    /// What to remember about the machine.
+    #[must_use]
+    pub fn record(&self) -> MachineRecord {
+        self.machine.record()
+    }
+
+    /// The machine itself, for saving its state.
+    #[must_use]
+    pub fn machine(&self) -> &dyn Machine {
+        self.machine.as_ref()
+    }
+
+    /// Resolves when the machine is gone, for whatever reason.
+    pub async fn exited(&self) -> Exit {
+        self.machine.exited().await
+    }
+
+    /// Kills the machine and gives its place back. Does nothing the second time.
+    pub async fn stop(&self) {
+        let Some(parts) = self.parts.lock().await.take() else { return };
+        let pid = self.machine.record().pid;
+        if let Err(error) = self.machine.kill().await {
+            // Giving back the slot kills what is left in its cgroup, or retires the slot.
+            tracing::error!(sandbox.id = %self.sandbox, "{}", crate::error::chain(&error));
+        }
+        self.host.pager.detach(pid).await;
+        self.host.slots.give(parts.slot).await;
+    }
+
+    fn vmm_error(&self, step: &'static str) -> impl FnOnce(VmmError) -> AgentError + use<> {
+        let sandbox = self.sandbox;
+        move |source| AgentError::Vmm { sandbox, step, source: Box::new(source) }
+    }
+
+    fn guest_error(&self, step: &'static str) -> impl FnOnce(EnvdError) -> AgentError + use<> {
+        let sandbox = self.sandbox;
+        move |source| AgentError::Guest { sandbox, step, source: Box::new(source) }
+    }
+}
+
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guest")
+            .field("sandbox", &self.sandbox)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Names the slot in the journal, then makes it.
+async fn reserve_slot(host: &Arc<Host>, record: &mut Record) -> Result<Slot, AgentError> {
+    let reserved = host.slots.reserve()?;
+    record.slot = Some(reserved.index());
+    record.machine = None;
+    if let Err(error) = write(host, record).await {
+        host.slots.cancel(reserved).await;
+        return Err(error);
+    }
+    host.slots.build(reserved, record.memory_bytes, record.internet).await
+}
+
+/// Starts the machine, stopped, and journals it.
+async fn launch(
+    host: &Arc<Host>,
+    record: &mut Record,
+    slot: &Slot,
+    origin: Origin,
+) -> Result<Box<dyn Machine>, AgentError> {
+    let machine = match origin {
+        Origin::Template(template) => boot(host, record, slot, template).await?,
+        Origin::Snapshot { snapshot, template } => {
+            restore(host, record, slot, &snapshot, template).await?
+        }
+    };
+    record.machine = Some(machine.record());
+    if let Err(error) = write(host, record).await {
+        kill(host, machine.as_ref()).await;
+        return Err(error);
+    }
+    Ok(machine)
+}
+
+async fn boot(
+    host: &Arc<Host>,
+    record: &mut Record,
+    slot: &Slot,
+    template: Template,
+) -> Result<Box<dyn Machine>, AgentError> {
+    record.backing = None;
+    let scratch = journal::scratch_disk(&host.dir(record.sandbox));
+    let empty = template.scratch_disk.clone();
+    blocking(move || pool_store::copy_sparse(&empty, &scratch))
+        .await
+        .map_err(AgentError::io("copy the scratch disk"))?;
+    let spec = machine_spec(host, record, slot, template)?;
+    let sandbox = record.sandbox;
+    let booted = host.vmm.boot(spec).await;
+    booted.map_err(|error| AgentError::Vmm { sandbox, step: "boot", source: Box::new(error) })
+}
+
+async fn restore(
+    host: &Arc<Host>,
+    record: &mut Record,
+    slot: &Slot,
+    snapshot: &Snapshot,
+    template: Template,
+) -> Result<Box<dyn Machine>, AgentError> {
+    let sandbox = record.sandbox;
+    let backing = Backing {
+        snapshot: snapshot.manifest.snapshot,
+        memory_file: snapshot.memory_path(),
+        memory_bytes: snapshot.manifest.memory_bytes,
+    };
+    record.backing = Some(backing.clone());
+    let (from, to) = (snapshot.scratch_path(), journal::scratch_disk(&host.dir(sandbox)));
+    let copy = blocking(move || pool_store::copy_sparse(&from, &to));
+    let (copied, base) = tokio::join!(copy, host.pager.base(&backing));
+    copied.map_err(AgentError::io("copy the scratch disk"))?;
+    let base = BaseMemory { fd: base?, bytes: backing.memory_bytes };
+    let state = std::fs::File::open(snapshot.state_path())
+        .map_err(AgentError::io("open the device state"))?;
+    let spec = machine_spec(host, record, slot, template)?;
+    let pager = host.pager.clone();
+    let on_memory = Box::new(move |report| {
+        let attach = async move { pager.attach(&backing, report).await.map_err(Into::into) };
+        Box::pin(attach) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>
+    });
+    let restored = host.vmm.restore(spec, base, state, on_memory).await;
+    let restored = restored.map_err(|error| AgentError::Vmm {
+        sandbox,
+        step: "restore",
+        source: Box::new(error),
+    })?;
+    tracing::debug!(sandbox.id = %sandbox, timings = ?restored.timings, "restored");
+    Ok(restored.machine)
+}
+
+fn machine_spec(
+    host: &Arc<Host>,
+    record: &Record,
+    slot: &Slot,
+    template: Template,
+) -> Result<MachineSpec, AgentError> {
+    let kernel = if record.kernel.is_empty() {
+        host.layout.latest_kernel()
+    } else {
+        host.layout.kernel(&record.kernel)
+    };
+    let kernel = kernel.map_err(AgentError::store("find the guest kernel"))?;
+    let dns = host.config.dns;
+    Ok(MachineSpec {
+        sandbox: record.sandbox,
+        memory_bytes: record.memory_bytes,
+        vcpus: record.vcpus,
+        kernel: kernel.vmlinux,
+        initramfs: kernel.initramfs,
+        cmdline: format!(
+            "wrenn.ip={GUEST_IP}/{GUEST_PREFIX} wrenn.gw={GATEWAY_IP} wrenn.dns={dns}"
+        ),
+        base_disk: template.base_disk,
+        scratch_disk: journal::scratch_disk(&host.dir(record.sandbox)),
+        tap: slot.open_tap().map_err(AgentError::Slot)?,
+        mac: GUEST_MAC,
+        dir: host.dir(record.sandbox),
+        uid: slot.uid(),
+        gid: slot.gid(),
+        cgroup_procs: slot.cgroup_procs(),
+        netns: None,
+    })
+}
+
+async fn kill(host: &Arc<Host>, machine: &dyn Machine) {
+    if let Err(error) = machine.kill().await {
+        tracing::error!("{}", crate::error::chain(&error));
+    }
+    host.pager.detach(machine.record().pid).await;
+}
+
+async fn write(host: &Arc<Host>, record: &Record) -> Result<(), AgentError> {
+    let (dir, record) = (host.dir(record.sandbox), record.clone());
+    blocking(move || journal::write(&dir, &record, Durability::Process))
+        .await
+        .map_err(AgentError::io("write the journal"))
+}
+
+fn init_body(record: &Record) -> Result<Init, AgentError> {
+    let mut entropy = vec![0; ENTROPY_BYTES];
+    // Fail closed: a guest without fresh entropy must not run.
+    rand::rngs::OsRng
+        .try_fill_bytes(&mut entropy)
+        .map_err(|error| AgentError::io("read the host's entropy")(io::Error::other(error)))?;
+    Ok(Init {
+        timestamp: Timestamp::now(),
+        entropy,
+        hostname: record.sandbox.label(),
+        sandbox_id: record.sandbox.to_string(),
+        template_id: record.template.to_string(),
+        generation: record.generation.0,
+        env_vars: record.env.clone(),
+        access_token: Some(record.access_token.clone()),
+        default_user: None,
+        default_workdir: None,
+    })
+}
+
+/// The end of a console, for a log line.
+fn tail(console: &str) -> &str {
+    let start = console.len().saturating_sub(2000);
+    &console[console.ceil_char_boundary(start)..]
+}

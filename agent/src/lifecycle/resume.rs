@@ -1,0 +1,133 @@
+//! Resumes a paused sandbox from its image.
+//!
+//! # Invariants
+//!
+//! - The image stays untouched until the next pause: the disk is copied out of it (shared where
+//!   the file system can), the memory is mapped privately. A resume that fails, or an agent that
+//!   dies in the middle, leaves the sandbox paused as it was.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use pool_model::{SandboxId, SandboxState};
+
+use crate::{
+    agent::Agent,
+    error::AgentError,
+    guest::{Guest, Origin},
+    host::blocking,
+    journal::{Durability, Record},
+    lifecycle::check_timeout,
+    sandbox::Sandbox,
+    template,
+};
+
+impl Agent {
+    /// Resumes a sandbox with a new lifetime (`timeout_ms`, or the one it was created with when
+    /// 0). A running one runs on, its lifetime extended if the new one is longer.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError`]; a paused sandbox is still paused then.
+    pub async fn resume(&self, id: SandboxId, timeout_ms: u64) -> Result<Arc<Sandbox>, AgentError> {
+        let (agent, sandbox) = (self.clone(), self.sandbox(id)?);
+        self.detached(async move {
+            let _turn = sandbox.turn().await;
+            agent.resume_here(&sandbox, timeout_ms).await?;
+            Ok(sandbox)
+        })
+        .await
+    }
+
+    /// The guest of a sandbox, resumed first if it is paused. Many callers resume it once.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError`].
+    pub async fn running(&self, id: SandboxId) -> Result<Arc<Guest>, AgentError> {
+        if let Some(guest) = self.sandbox(id)?.serving() {
+            return Ok(guest);
+        }
+        let sandbox = self.resume(id, 0).await?;
+        sandbox.serving().ok_or(AgentError::SandboxGone(id))
+    }
+
+    async fn resume_here(&self, sandbox: &Arc<Sandbox>, timeout_ms: u64) -> Result<(), AgentError> {
+        let paused = sandbox.record();
+        let timeout = match timeout_ms {
+            0 => paused.timeout(),
+            asked => {
+                check_timeout(asked, self.host.config.timeout_max_ms)?;
+                Duration::from_millis(asked)
+            }
+        };
+        if paused.state != SandboxState::Paused {
+            return self.extend(sandbox, timeout_ms, timeout).await;
+        }
+        let origin = self.image(&paused).await?;
+        let mut record = Record {
+            state: SandboxState::Resuming,
+            generation: paused.generation.next(),
+            ..paused.clone()
+        };
+        sandbox.store(record.clone(), Durability::Process).await?;
+        match self.start_again(sandbox, &mut record, origin, timeout).await {
+            Ok(guest) => {
+                self.serve(sandbox, guest);
+                tracing::info!(sandbox.id = %sandbox.id, generation = record.generation.0, "sandbox resumed");
+                Ok(())
+            }
+            Err(error) => {
+                sandbox.store(paused, Durability::Process).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_again(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        record: &mut Record,
+        origin: Origin,
+        timeout: Duration,
+    ) -> Result<Guest, AgentError> {
+        let guest = Guest::start(&self.host, record, origin).await?;
+        record.state = SandboxState::Running;
+        record.expires_at = Some(Timestamp::now() + timeout);
+        if let Err(error) = sandbox.store(record.clone(), Durability::Process).await {
+            guest.stop().await;
+            return Err(error);
+        }
+        Ok(guest)
+    }
+
+    async fn image(&self, record: &Record) -> Result<Origin, AgentError> {
+        let store = self.host.images(record.sandbox);
+        let (layout, team, template) = (self.host.layout.clone(), record.team, record.template);
+        let (sandbox, image) = (record.sandbox, record.image);
+        blocking(move || {
+            let Some(image) = image else { return Err(AgentError::SandboxGone(sandbox)) };
+            let snapshot = store.open(image).map_err(AgentError::store("open the pause image"))?;
+            let template = template::open(&layout, team, template)?;
+            Ok(Origin::Snapshot { snapshot: Box::new(snapshot), template })
+        })
+        .await
+    }
+
+    async fn extend(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        timeout_ms: u64,
+        timeout: Duration,
+    ) -> Result<(), AgentError> {
+        if sandbox.serving().is_none() {
+            return Err(AgentError::SandboxNotFound(sandbox.id));
+        }
+        let record = sandbox.record();
+        let end = Timestamp::now() + timeout;
+        if timeout_ms == 0 || record.expires_at.is_some_and(|old| old >= end) {
+            return Ok(());
+        }
+        sandbox.store(Record { expires_at: Some(end), ..record }, Durability::Process).await
+    }
+}

@@ -1,0 +1,244 @@
+//! What a starting agent does with what the last one left: adopt or reap.
+//!
+//! # Invariants
+//!
+//! - A sandbox whose id was acknowledged comes back: running ones are adopted, paused ones stay
+//!   paused, and one caught in between falls back to the last state that is whole.
+//! - Everything else is removed: warm and leased sandboxes, half-made ones, machines without a
+//!   record, slots without a sandbox, drafts of snapshots.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use agent_slot::{Slot, SlotIndex};
+use agent_vmm::{Machine, MemoryRecord, MemoryReport};
+use pool_model::{SandboxId, SandboxState};
+
+use crate::{
+    agent::Agent,
+    error::{AgentError, chain},
+    guest::Guest,
+    host::blocking,
+    journal::{self, Durability, Purpose, Record},
+    lifecycle::remove_dir,
+    sandbox::Sandbox,
+};
+
+/// Longest for an adopted guest to answer. It was running, or it stands still and is resumed.
+const INIT_MAX: Duration = Duration::from_secs(20);
+
+/// What was found and what became of it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Recovered {
+    /// Running sandboxes taken over.
+    pub adopted: usize,
+    /// Paused sandboxes found.
+    pub paused: usize,
+    /// Sandboxes removed.
+    pub reaped: usize,
+    /// Slots removed.
+    pub slots: usize,
+}
+
+impl Agent {
+    /// Adopts or reaps everything the last agent left.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError`] if the host itself cannot be looked at; single sandboxes that fail are
+    /// reaped.
+    pub async fn recover(&self) -> Result<Recovered, AgentError> {
+        self.sweep_drafts().await?;
+        let mut found = Recovered::default();
+        let mut keep = Vec::new();
+        for record in self.records().await? {
+            let id = record.sandbox;
+            match self.recover_one(record).await {
+                Ok(Some(slot)) => {
+                    found.adopted += 1;
+                    keep.push(slot);
+                }
+                Ok(None) => found.paused += 1,
+                Err(error) => {
+                    tracing::info!(sandbox.id = %id, "reaping what is left: {}", chain(&error));
+                    self.reap_dir(id).await;
+                    found.reaped += 1;
+                }
+            }
+        }
+        let swept = self
+            .host
+            .slots
+            .host()
+            .sweep(&keep)
+            .await
+            .map_err(|error| AgentError::Host(Box::new(error)))?;
+        found.slots = swept.len();
+        Ok(found)
+    }
+
+    /// Destroys everything of this installation, adopted or not.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError`]; what could be removed was.
+    pub async fn reap_all(&self) -> Result<usize, AgentError> {
+        let host = self.host.slots.host();
+        let swept = host.sweep(&[]).await.map_err(|error| AgentError::Host(Box::new(error)))?;
+        let records = self.records().await?;
+        for record in &records {
+            self.reap_dir(record.sandbox).await;
+        }
+        self.sweep_drafts().await?;
+        host.teardown().await.map_err(|error| AgentError::Host(Box::new(error)))?;
+        Ok(swept.len().max(records.len()))
+    }
+
+    async fn recover_one(&self, record: Record) -> Result<Option<SlotIndex>, AgentError> {
+        let id = record.sandbox;
+        let whole = matches!(record.purpose, Purpose::Sandbox);
+        match record.state {
+            SandboxState::Paused if whole => self.keep_paused(record).await,
+            // Its image is untouched until the next pause.
+            SandboxState::Resuming if whole => {
+                self.reap_machine(&record).await;
+                self.keep_paused(Record {
+                    state: SandboxState::Paused,
+                    expires_at: None,
+                    slot: None,
+                    machine: None,
+                    backing: None,
+                    ..record
+                })
+                .await
+            }
+            SandboxState::Running | SandboxState::Pausing if whole => {
+                match self.adopt(record.clone()).await {
+                    Ok(slot) => Ok(Some(slot)),
+                    Err(error) => {
+                        self.reap_machine(&record).await;
+                        Err(error)
+                    }
+                }
+            }
+            state => {
+                self.reap_machine(&record).await;
+                Err(AgentError::Conflict { sandbox: id, state, action: "adopt" })
+            }
+        }
+    }
+
+    async fn keep_paused(&self, record: Record) -> Result<Option<SlotIndex>, AgentError> {
+        let Some(image) = record.image else { return Err(AgentError::SandboxGone(record.sandbox)) };
+        let store = self.host.images(record.sandbox);
+        blocking(move || store.open(image))
+            .await
+            .map_err(AgentError::store("open the pause image"))?;
+        let sandbox = Arc::new(Sandbox::new(self.host.dir(record.sandbox), record.clone()));
+        sandbox.store(record, Durability::Process).await?;
+        let _ = self.insert(sandbox);
+        Ok(None)
+    }
+
+    async fn adopt(&self, record: Record) -> Result<SlotIndex, AgentError> {
+        let sandbox_id = record.sandbox;
+        let gone = || AgentError::SandboxGone(sandbox_id);
+        let (index, machine) = record.slot.zip(record.machine.as_ref()).ok_or_else(gone)?;
+        let machine = self.host.vmm.adopt(machine).await.map_err(|source| AgentError::Adopt {
+            sandbox: sandbox_id,
+            source: Box::new(source),
+        })?;
+        let host = self.host.slots.host();
+        let slot = Slot::adopt(host, index).await.map_err(AgentError::Slot)?;
+        self.host.slots.adopted(index);
+        let share = self.host.capacity.take(record.memory_bytes)?;
+        self.reattach(&record, machine.as_ref()).await?;
+        let record = Record { state: SandboxState::Running, ..record };
+        let guest = Guest::adopted(&self.host, &record, machine, slot, share);
+        // It may stand still in the middle of a pause; both are no-ops otherwise.
+        guest.resume().await?;
+        guest.init(&record, INIT_MAX).await?;
+        let sandbox = Arc::new(Sandbox::new(self.host.dir(sandbox_id), record.clone()));
+        sandbox.store(record, Durability::Process).await?;
+        let _ = self.insert(Arc::clone(&sandbox));
+        self.serve(&sandbox, guest);
+        Ok(index)
+    }
+
+    /// The page server may have died with the agent, or it serves the clone still.
+    async fn reattach(&self, record: &Record, machine: &dyn Machine) -> Result<(), AgentError> {
+        let machine = machine.record();
+        let MemoryRecord::Clone { uffd_fd, base_fd, addr, len } = machine.memory else {
+            return Ok(());
+        };
+        let Some(backing) = &record.backing else {
+            return Err(AgentError::SandboxGone(record.sandbox));
+        };
+        let report = MemoryReport {
+            pid: machine.pid,
+            start_ticks: machine.start_ticks,
+            uffd_fd,
+            base_fd,
+            addr,
+            len,
+        };
+        self.host.pager.attach(backing, report).await
+    }
+
+    async fn reap_machine(&self, record: &Record) {
+        let Some(machine) = &record.machine else { return };
+        if let Err(error) = self.host.vmm.reap(machine).await {
+            // The sweep of its slot kills what is left in the cgroup.
+            tracing::warn!(sandbox.id = %record.sandbox, "machine not reaped: {}", chain(&error));
+        }
+        self.host.pager.detach(machine.pid).await;
+    }
+
+    async fn reap_dir(&self, id: SandboxId) {
+        let dir = self.host.dir(id);
+        if let Err(error) = blocking(move || remove_dir(&dir)).await {
+            tracing::error!(sandbox.id = %id, "directory not removed: {}", chain(&error));
+        }
+    }
+
+    /// Every record that can be read. Directories without one were never acknowledged.
+    async fn records(&self) -> Result<Vec<Record>, AgentError> {
+        let dir = self.host.layout.sandboxes_dir();
+        blocking(move || {
+            let mut records = Vec::new();
+            for entry in fs::read_dir(dir)? {
+                let path = entry?.path();
+                match journal::read(&path) {
+                    Ok(record) => records.push(record),
+                    // Its id was never acknowledged: the record is written first.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                        remove_dir(&path)?;
+                    }
+                    // Somebody's data: left for a person to look at.
+                    Err(error) => {
+                        tracing::error!("unreadable record in {}: {error}", path.display());
+                    }
+                }
+            }
+            Ok(records)
+        })
+        .await
+        .map_err(AgentError::io("read the journal"))
+    }
+
+    async fn sweep_drafts(&self) -> Result<(), AgentError> {
+        let (snapshots, sandboxes) = (self.host.snapshots(), self.host.layout.sandboxes_dir());
+        blocking(move || {
+            snapshots.sweep_drafts().map_err(AgentError::store("remove drafts"))?;
+            let entries = fs::read_dir(sandboxes).map_err(AgentError::io("remove drafts"))?;
+            for entry in entries.flatten() {
+                let images = journal::images_dir(&entry.path());
+                if images.is_dir() {
+                    let store = pool_store::SnapshotStore::new(images);
+                    store.sweep_drafts().map_err(AgentError::store("remove drafts"))?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}

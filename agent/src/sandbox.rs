@@ -1,0 +1,107 @@
+//! One sandbox as the agent knows it: its record, its guest when it has one, its turn-taking.
+//!
+//! # Invariants
+//!
+//! - Lifecycle operations take turns through [`Sandbox::turn`]; requests don't.
+//! - Requests see the guest from its acknowledged init until an operation takes it away.
+//! - The record in memory is never ahead of the one on disk.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use pool_model::{SandboxId, SandboxState};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::{
+    error::AgentError,
+    guest::Guest,
+    host::blocking,
+    journal::{self, Durability, Record},
+};
+
+/// One sandbox.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// Its id.
+    pub id: SandboxId,
+    dir: PathBuf,
+    record: Mutex<Record>,
+    serving: Mutex<Option<Arc<Guest>>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The right to change a sandbox. Held for a whole lifecycle operation.
+#[derive(Debug)]
+pub struct Turn(#[allow(dead_code, reason = "held, not read")] OwnedMutexGuard<()>);
+
+impl Sandbox {
+    /// A sandbox whose record is already on disk.
+    #[must_use]
+    pub fn new(dir: PathBuf, record: Record) -> Self {
+        Self {
+            id: record.sandbox,
+            dir,
+            record: Mutex::new(record),
+            serving: Mutex::default(),
+            turn: Arc::default(),
+        }
+    }
+
+    /// Waits for the running operation to end and keeps others out.
+    pub async fn turn(&self) -> Turn {
+        Turn(Arc::clone(&self.turn).lock_owned().await)
+    }
+
+    /// A copy of what is remembered about it.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        self.lock().clone()
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn state(&self) -> SandboxState {
+        self.lock().state
+    }
+
+    /// Its guest, if it serves requests.
+    #[must_use]
+    pub fn serving(&self) -> Option<Arc<Guest>> {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets requests through to this guest, or to none.
+    pub fn set_serving(&self, guest: Option<Arc<Guest>>) {
+        *self.serving.lock().unwrap_or_else(PoisonError::into_inner) = guest;
+    }
+
+    /// Replaces the record, on disk first.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::NoSpace`] or [`AgentError::Io`]; the old record stands then.
+    pub async fn store(&self, record: Record, durability: Durability) -> Result<(), AgentError> {
+        let (dir, copy) = (self.dir.clone(), record.clone());
+        blocking(move || journal::write(&dir, &copy, durability))
+            .await
+            .map_err(AgentError::io("write the journal"))?;
+        *self.lock() = record;
+        Ok(())
+    }
+
+    /// Changes the record in memory only: for the transient states that a restart resolves anyway.
+    pub fn show(&self, state: SandboxState) {
+        self.lock().state = state;
+    }
+
+    /// Takes over a record that was journalled by [`Guest::start`].
+    pub fn adopt_record(&self, record: Record) {
+        *self.lock() = record;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
