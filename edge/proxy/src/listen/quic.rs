@@ -131,7 +131,9 @@ async fn connection(incoming: Incoming, gateway: Arc<Gateway>, life: Lifecycle) 
     let stream_budget = gateway.limits.max_header_bytes as usize + READ_AHEAD_BYTES;
     let (transport, mut controls) = Connection::new(conn.clone(), stream_budget);
     let mut builder = h3::server::builder();
-    builder.max_field_section_size(gateway.limits.max_header_bytes.into()).send_grease(false);
+    // Above the real limit, so that the edge answers 431 itself: `h3`'s own answer is not finished.
+    let section_bytes = u64::try_from(stream_budget).unwrap_or(u64::MAX);
+    builder.max_field_section_size(section_bytes).send_grease(false);
     let building = builder.build::<_, Bytes>(transport);
     let Ok(Ok(mut h3)) = timeout(gateway.limits.handshake_timeout, building).await else {
         return conn.close(NO_ERROR, b"");
