@@ -9,7 +9,7 @@ use crate::disk;
 use crate::error::BuildError;
 use crate::recipe;
 use crate::sources::{KEYRING, SUITE};
-use crate::tool::{SETPRIV, UNSHARE};
+use crate::tool::{MMDEBSTRAP, SETPRIV, UNSHARE};
 use crate::workspace::{Workspace, publish_file, read_json, write_json};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -79,11 +79,13 @@ fn bootstrap(workspace: &Workspace, draft: &Path, tree: &Path) -> Result<(), Bui
     let apt_config = file("apt.conf", &apt::host_settings()?)?;
     let dpkg_config = file("dpkg.cfg", recipe::DPKG_CONFIG)?;
     let customize = file("customize.sh", recipe::CUSTOMIZE)?;
-    // Mounts that it makes vanish with it, so that deleting a draft never reaches through one; and it dies with us.
+    // Mounts and processes that it makes live in namespaces of its own: they vanish with it, so that deleting a draft
+    // never reaches through a mount; and it ends when we do, however we end.
     SETPRIV
         .run("bootstrap Debian")
         .deadline(BOOTSTRAP_MAX)
-        .args(["--pdeathsig=TERM", UNSHARE.name, "--mount", "--propagation=private", "mmdebstrap"])
+        .args(["--pdeathsig=KILL", UNSHARE.name, "--mount", "--propagation=private"])
+        .args(["--pid", "--fork", "--kill-child=KILL", "--mount-proc", MMDEBSTRAP.name])
         .args(["--mode=root", "--variant=minbase", "--format=directory", "--skip=cleanup/apt"])
         .arg(format!("--include={}", recipe::packages().join(",")))
         .arg(option("--aptopt=", &apt_config))
