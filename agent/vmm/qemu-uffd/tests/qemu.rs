@@ -148,7 +148,10 @@ impl Rig {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        let bytes: Vec<u8> = (0..MEMORY_BYTES / 8).flat_map(pattern).collect();
+        let mut bytes = vec![0; usize::try_from(MEMORY_BYTES).unwrap()];
+        for (index, word) in (0..).zip(bytes.as_chunks_mut().0) {
+            *word = pattern(index);
+        }
         fs::write(dir.path().join("memory"), bytes).unwrap();
         let memory = File::open(dir.path().join("memory")).unwrap();
         let (socket, pid) = (dir.path().join("pager.sock"), dir.path().join("pager.pid"));
