@@ -15,7 +15,7 @@ use crate::sys;
 /// Hardware runs the timed loop at billions a second, an interpreter at about one million.
 const FAST_ENOUGH: f64 = 200e6;
 
-/// How long the guest loop runs; it is looked at between rounds of 100,000 instructions.
+/// How long the guest loop runs; it is looked at between rounds of 50,000 instructions.
 const LOOP_BUDGET: Duration = Duration::from_millis(50);
 
 /// How long its result is waited for.

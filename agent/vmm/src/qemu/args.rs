@@ -120,7 +120,10 @@ impl Arguments {
             "-blockdev",
             "driver=file,filename=/dev/fdset/1,node-name=base,read-only=on,locking=off",
         );
-        self.add("-device", "virtio-blk-device,drive=base,serial=wrenn-base,bus=virtio-mmio-bus.23");
+        self.add(
+            "-device",
+            "virtio-blk-device,drive=base,serial=wrenn-base,bus=virtio-mmio-bus.23",
+        );
         self.add("-add-fd", format!("fd={},set=2", fds.scratch_disk));
         // No flush to the platter: a running sandbox does not survive its host anyway, and a
         // snapshot's copy is synced when it is committed.

@@ -2,19 +2,21 @@
 
 use std::{
     fs::File,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use agent_vmm::{
     BaseMemory, BoxError, Captured, Machine, MachineSpec, MemoryReport, OnMemory, Qemu, QemuConfig,
     Restored, Vmm, VmmError, capture_memory, pvh_kernel,
 };
+use nix::{sys::signal::Signal, unistd::Pid};
 use pool_model::{SandboxId, SnapshotId};
 use pool_pager::{Attach, PagerClient, Population};
 use tempfile::TempDir;
@@ -31,6 +33,7 @@ pub(crate) struct Fixture {
     pub(crate) qemu: Qemu,
     pager: Arc<PagerClient>,
     pager_process: Child,
+    uids: Mutex<Vec<u32>>,
 }
 
 /// A snapshot: where its files are.
@@ -61,13 +64,14 @@ impl Fixture {
         let config = QemuConfig { preload: built.library.clone(), ..QemuConfig::default() };
         let qemu = Qemu::new(config).await.unwrap();
         let pager = PagerClient::connect(&at("run/pager.sock"), PATIENCE).await.unwrap();
-        Self { qemu, pager: Arc::new(pager), pager_process, dir }
+        Self { qemu, pager: Arc::new(pager), pager_process, uids: Mutex::default(), dir }
     }
 
     /// A machine to be made, in a new directory.
     pub(crate) fn spec(&self) -> MachineSpec {
         let number = NEXT_UID.fetch_add(1, Ordering::Relaxed);
-        let uid = 7_100_000 + std::process::id() % 10_000 * 100 + number;
+        let uid = 7_100_000 + std::process::id() % 10_000 * 1000 + number;
+        self.uids.lock().unwrap().push(uid);
         let dir = self.dir.path().join(format!("machine-{number}"));
         std::fs::create_dir(&dir).unwrap();
         let scratch_disk = dir.join("scratch.img");
@@ -167,6 +171,17 @@ impl Drop for Fixture {
     fn drop(&mut self) {
         let _ = self.pager_process.kill();
         let _ = self.pager_process.wait();
+        // A test that failed leaves machines; each has a user that nobody else has.
+        let uids = self.uids.lock().unwrap();
+        for process in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+            let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
+            let uid = process.metadata().map(|metadata| metadata.uid());
+            if let (Some(pid), Ok(uid)) = (pid, uid)
+                && uids.contains(&uid)
+            {
+                let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
     }
 }
 
@@ -190,12 +205,23 @@ struct Built {
     library: PathBuf,
 }
 
-/// Builds the pager and the preloaded library into the directory this test was built into.
+/// The pager and the preloaded library, built beside this test unless a build of the whole
+/// workspace has just put them there.
 fn built() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
     BUILT.get_or_init(|| {
         let test = std::env::current_exe().unwrap();
         let profile_dir = test.ancestors().nth(2).expect("a test lives in <profile>/deps");
+        let built = Built {
+            pager: profile_dir.join("pager"),
+            library: profile_dir.join("libqemu_uffd.so"),
+        };
+        let vmm = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let sources = [vmm.join("../../pool/pager/src"), vmm.join("qemu-uffd/src")];
+        let changed = sources.iter().filter_map(|dir| newest(dir)).max();
+        if [&built.pager, &built.library].iter().all(|file| modified(file) >= changed) {
+            return built;
+        }
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args([
             "build",
@@ -212,9 +238,17 @@ fn built() -> &'static Built {
         if profile_dir.ends_with("release") {
             cargo.arg("--release");
         }
-        let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
-        assert!(built.success(), "cargo build of pager and library");
-        let library = profile_dir.join("libqemu_uffd.so");
-        Built { pager: profile_dir.join("pager"), library }
+        let done = cargo.current_dir(vmm).status().unwrap();
+        assert!(done.success(), "cargo build of pager and library");
+        built
     })
+}
+
+fn modified(file: &Path) -> Option<SystemTime> {
+    file.metadata().and_then(|metadata| metadata.modified()).ok()
+}
+
+fn newest(dir: &Path) -> Option<SystemTime> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter_map(|path| if path.is_dir() { newest(&path) } else { modified(&path) }).max()
 }
