@@ -45,7 +45,7 @@ pub(crate) struct StackArgs {
     #[arg(long, default_value_t = 8443)]
     pub(crate) https_port: u16,
     /// The edge's metrics and health
-    #[arg(long, default_value_t = 8081)]
+    #[arg(long, default_value_t = 7400)]
     pub(crate) admin_port: u16,
     /// The agent's RPC
     #[arg(long, default_value_t = 7401)]
