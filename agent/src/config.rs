@@ -22,6 +22,8 @@ pool_config::settings! {
         qemu_uffd: Option<PathBuf> = "",
         /// The page server's binary; empty: pager beside this binary.
         pager: Option<PathBuf> = "",
+        /// How clones get pages: shared maps one base memory, copy gives each its own (to compare with).
+        population: String = "shared",
         /// Guest memory that may be promised in all, MiB; 0: three quarters of the host's.
         memory_budget_mib: u64 = "0",
         /// Most sandboxes that run at once.

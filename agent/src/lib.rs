@@ -21,6 +21,7 @@ pub mod error;
 pub mod guest;
 pub mod host;
 pub mod journal;
+pub mod launch;
 pub mod lifecycle;
 pub mod pager;
 pub mod pools;

@@ -47,6 +47,7 @@ type Clones = Arc<Mutex<HashMap<i32, Attach>>>;
 pub struct Pager {
     layout: Layout,
     binary: PathBuf,
+    population: Population,
     clones: Clones,
     client_rx: watch::Receiver<Option<Arc<PagerClient>>>,
 }
@@ -60,11 +61,12 @@ impl Pager {
     pub async fn start(
         layout: Layout,
         binary: PathBuf,
+        population: Population,
         cancel: CancellationToken,
         tasks: &TaskTracker,
     ) -> Result<Self, AgentError> {
         let (client_tx, client_rx) = watch::channel(None);
-        let pager = Self { layout, binary, clones: Clones::default(), client_rx };
+        let pager = Self { layout, binary, population, clones: Clones::default(), client_rx };
         let (client, child) = pager.reach().await?;
         client_tx.send_replace(Some(Arc::clone(&client)));
         tasks.spawn(pager.clone().supervise(client, child, client_tx, cancel));
@@ -96,7 +98,7 @@ impl Pager {
             base_fd: report.base_fd,
             addr: report.addr,
             len: report.len,
-            population: Population::Shared,
+            population: self.population,
             memory_file: backing.memory_file.clone(),
         };
         self.clones().insert(report.pid, attach.clone());

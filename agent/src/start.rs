@@ -15,6 +15,7 @@ use agent_slot::{MAX_INDEX, SlotConfig};
 use agent_vmm::{Accel, Qemu, QemuConfig, probe_accel};
 use anyhow::{Context as _, bail};
 use pool_config::Layout;
+use pool_pager::Population;
 use rand::TryRngCore as _;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -48,7 +49,14 @@ pub async fn agent(layout: Layout, config: AgentConfig) -> anyhow::Result<Agent>
     };
     let vmm = Qemu::new(qemu).await.context("QEMU is not usable")?;
     let pager_binary = config.pager.clone().map_or_else(|| beside("pager"), Ok)?;
-    let pager = Pager::start(layout.clone(), pager_binary, cancel.clone(), &tasks).await?;
+    let pager = Pager::start(
+        layout.clone(),
+        pager_binary,
+        population(&config.population)?,
+        cancel.clone(),
+        &tasks,
+    )
+    .await?;
     let starts = match config.starts_max {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         asked => asked as usize,
@@ -132,6 +140,14 @@ async fn accel(asked: &str) -> anyhow::Result<Accel> {
         "tcg" => Ok(Accel::Tcg),
         "kvm" => Ok(Accel::Kvm),
         other => bail!("accel: `{other}` is not auto, tcg or kvm"),
+    }
+}
+
+fn population(asked: &str) -> anyhow::Result<Population> {
+    match asked {
+        "shared" => Ok(Population::Shared),
+        "copy" => Ok(Population::Copy),
+        other => bail!("population: `{other}` is not shared or copy"),
     }
 }
 

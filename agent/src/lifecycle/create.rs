@@ -9,9 +9,10 @@ use rand::TryRngCore;
 use crate::{
     agent::Agent,
     error::AgentError,
-    guest::{Guest, Origin},
+    guest::Guest,
     host::blocking,
     journal::{self, Durability, Purpose, RECORD_VERSION, Record},
+    launch::Origin,
     lifecycle::check_timeout,
     sandbox::Sandbox,
     template,

@@ -14,9 +14,10 @@ use pool_model::{SandboxId, SandboxState};
 use crate::{
     agent::Agent,
     error::AgentError,
-    guest::{Guest, Origin},
+    guest::Guest,
     host::blocking,
     journal::{Durability, Record},
+    launch::Origin,
     lifecycle::check_timeout,
     sandbox::Sandbox,
     template,
