@@ -1,6 +1,7 @@
 //! A client of the API: one connection per call, every call with a deadline.
 
 mod connect;
+mod error;
 mod stream;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
@@ -12,12 +13,13 @@ use hyper::body::Incoming;
 use pool_model::{SandboxId, SnapshotId};
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use error::ClientError;
 pub use stream::ExecStream;
 
 use crate::{
-    API_KEY_HEADER, Capsule, CreateCapsule, CreateSnapshot, DeployConfig, ErrorBody, ErrorCode,
-    ExecRequest, Function, FunctionName, Health, List, PoolInfo, PoolPatch, SetTimeout,
-    SnapshotInfo, TemplateInfo,
+    API_KEY_HEADER, Capsule, CreateCapsule, CreateSnapshot, DeployConfig, ErrorBody, ExecRequest,
+    Function, FunctionName, Health, List, PoolInfo, PoolPatch, SetTimeout, SnapshotInfo,
+    TemplateInfo,
 };
 
 /// Deadline of calls that only look things up or change a record.
@@ -38,60 +40,6 @@ pub struct Endpoint {
     pub connect: Option<SocketAddr>,
     /// How to check the server; needed for `https`.
     pub tls: Option<Arc<rustls::ClientConfig>>,
-}
-
-/// Why a call failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The endpoint's URL can't be used.
-    #[error("`{url}` can't be used as the API's address: {reason}")]
-    BadEndpoint {
-        /// The URL.
-        url: Uri,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// No connection.
-    #[error("could not connect to {address}")]
-    Connect {
-        /// Where to.
-        address: String,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The connection broke, or what came is no HTTP.
-    #[error("the connection to the API failed")]
-    Http(#[source] hyper::Error),
-    /// The deadline passed.
-    #[error("the API did not answer within {0:?}")]
-    Deadline(Duration),
-    /// The API refused.
-    #[error("{}: {}", .0.code, .0.message)]
-    Refused(ErrorBody, http::StatusCode),
-    /// The answer isn't what this version of the client expects.
-    #[error("the API's answer (status {status}) was not understood")]
-    BadAnswer {
-        /// Its status.
-        status: http::StatusCode,
-        /// What is wrong with it.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The request couldn't be written down.
-    #[error("the request could not be made")]
-    BadRequest(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-impl ClientError {
-    /// The API's code, if it was the API that refused and the code is known here.
-    #[must_use]
-    pub fn code(&self) -> Option<ErrorCode> {
-        match self {
-            Self::Refused(body, _) => body.code.parse().ok(),
-            _ => None,
-        }
-    }
 }
 
 /// Calls the API.

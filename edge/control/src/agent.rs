@@ -13,6 +13,8 @@ use crate::{ApiError, exec::ExecStream};
 
 /// Deadline of calls that only look things up or change a setting.
 const SHORT: Duration = Duration::from_secs(10);
+/// Deadline of calls that may take warm sandboxes down.
+const POOLS: Duration = Duration::from_secs(60);
 /// Deadline of calls that boot, restore, pause or snapshot.
 const LONG: Duration = Duration::from_secs(240);
 
@@ -173,13 +175,13 @@ impl Agent {
 
     /// Removes a pool. One that isn't there is as good as removed: false.
     pub(crate) async fn remove_pool(&self, id: FunctionId) -> Answer<bool> {
-        let answer = self.client.remove_pool_with_options(pool_of(id), within(SHORT)).await;
+        let answer = self.client.remove_pool_with_options(pool_of(id), within(POOLS)).await;
         unless_gone(answer.map(|_| ()).map_err(failed))
     }
 
     pub(crate) async fn sync_pools(&self, pools: Vec<v1::Pool>) -> Answer<()> {
         let request = v1::SyncPoolsRequest { pools, ..Default::default() };
-        let answer = self.client.sync_pools_with_options(request, within(SHORT)).await;
+        let answer = self.client.sync_pools_with_options(request, within(POOLS)).await;
         answer.map(|_| ()).map_err(failed)
     }
 }

@@ -8,7 +8,7 @@ use edge_store::CapsuleRecord;
 use jiff::Timestamp;
 use pool_model::{ErrorCode, Generation, OnTimeout, SandboxId, SandboxState, TeamId};
 
-use crate::{ApiError, Control, validate};
+use crate::{ApiError, Control, control::now, validate};
 
 /// Seconds until a capsule's timeout if its creator names none.
 const TIMEOUT_S: u64 = 3600;
@@ -35,7 +35,7 @@ impl Control {
             id: SandboxId::from_u128(rand::random()),
             team,
             metadata: request.metadata,
-            created_at: Timestamp::now(),
+            created_at: now(),
         };
         let call = v1::CreateSandboxRequest {
             sandbox_id: record.id.to_string(),

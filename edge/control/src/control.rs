@@ -17,6 +17,12 @@ use crate::{Agent, ApiError, Directory};
 /// Deploys at a time: each holds an archive in memory and a virtual machine at the agent.
 const DEPLOYS_MAX: usize = 8;
 
+/// The time as the store keeps it: what is answered now is what is answered after a restart.
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
 /// How the installation is reached from outside; for the URLs in answers.
 #[derive(Debug, Clone)]
 pub struct Public {
@@ -90,7 +96,7 @@ impl Control {
             snapshots: RwLock::new(()),
             creating: Mutex::default(),
             agent_reachable: watch::Sender::new(false),
-            started_at: Timestamp::now(),
+            started_at: now(),
         })
     }
 

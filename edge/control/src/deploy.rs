@@ -20,13 +20,12 @@ use edge_api::{DeployConfig, ExecEvent, Function};
 use edge_store::{
     FunctionRecord, NewVersion, OperationKind, OperationRecord, SnapshotKind, SnapshotRecord,
 };
-use jiff::Timestamp;
 use pool_model::{ErrorCode, FunctionId, RequestId, SandboxId, TeamId, TemplateId};
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    ApiError, Control, archive, capsules::rpc_on_timeout, http::DeployForm, pools,
+    ApiError, Control, archive, capsules::rpc_on_timeout, control::now, http::DeployForm, pools,
     snapshots::snapshot_record, validate,
 };
 
@@ -74,7 +73,7 @@ impl Control {
             function: Some(name.to_owned()),
             sandbox: SandboxId::from_u128(rand::random()),
             step: "begun".to_owned(),
-            created_at: Timestamp::now(),
+            created_at: now(),
         };
         let control = Arc::clone(self);
         let deploy = Deploy { control, operation, config, template };
@@ -97,10 +96,10 @@ impl Deploy {
             Ok(_) => store.end_operation(self.operation.id).await?,
             Err(error) => self.warn("the build sandbox was not destroyed", &error),
         }
-        if deployed.is_ok()
-            && let Err(error) = self.control.collect_snapshots().await
-        {
-            self.warn("the replaced snapshot was not deleted", &error);
+        // The replaced version's snapshot, or this one's if it was not published. After the build
+        // sandbox, which may hold it.
+        if let Err(error) = self.control.collect_snapshots().await {
+            self.warn("unused snapshots were not deleted; the reconciler will", &error);
         }
         deployed.and_then(|function| self.control.function_of(function))
     }
@@ -123,17 +122,12 @@ impl Deploy {
             self.step("publishing").await?;
             self.publish(snapshot.clone()).await
         };
-        match published.await {
-            Ok(function) => Ok(function),
-            Err(error) => {
-                if let Err(left) = self.control.agent().delete_snapshot(snapshot.id).await {
-                    // It must not be forgotten: as an unused function's snapshot it is collected.
-                    self.warn("the snapshot of a failed deploy was not deleted", &left);
-                    self.control.store().add_snapshot(&snapshot).await?;
-                }
-                Err(error)
-            }
+        let published = published.await;
+        if published.is_err() {
+            // With a record and without a function it is garbage, and collected as that.
+            self.control.store().add_snapshot(&snapshot).await?;
         }
+        published
     }
 
     fn build_sandbox(&self) -> v1::CreateSandboxRequest {
@@ -248,7 +242,7 @@ impl Deploy {
             timeout_ms: config.timeout_ms,
             internet: config.internet,
             policy: pools::store_policy(policy),
-            at: Timestamp::now(),
+            at: now(),
         };
         let set = control.agent().set_pool(pools::rpc_pool(&as_record(&new))).await;
         let published = match set {

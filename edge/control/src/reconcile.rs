@@ -5,12 +5,12 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use edge_store::{OperationKind, OperationRecord};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use pool_model::ErrorCode;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ApiError, Control, pools::rpc_pool};
+use crate::{ApiError, Control, control::now, pools::rpc_pool};
 
 /// How far the agent's clock may be behind ours when a crash's snapshots are looked for.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
@@ -72,11 +72,11 @@ impl Reconciler {
 }
 
 impl Control {
-    /// One round.
+    /// One round. A step that fails keeps no other from being done.
     ///
     /// # Errors
     ///
-    /// The first step's failure; what comes after it waits for the next round.
+    /// The first step's failure; what it left waits for the next round.
     pub async fn reconcile(&self) -> Result<Recovered, ApiError> {
         let host = self.agent().host().await;
         let reachable = host.is_ok();
@@ -86,21 +86,14 @@ impl Control {
         let host = host?;
         if let Ok(id) = host.host_id.parse() {
             let rpc = self.agent().address().rpc.to_string();
-            let now = Timestamp::now();
-            self.store().saw_host(id, &rpc, &host.version, &host.vmm, now).await?;
+            self.store().saw_host(id, &rpc, &host.version, &host.vmm, now()).await?;
         }
-        self.sync_pools().await?;
         let mut done = Recovered::default();
-        for operation in self.store().operations().await? {
-            // Ours are cleaned up by whoever runs them; one that couldn't be is left to the next
-            // start, its sandbox to its timeout.
-            if operation.created_at < self.started_at {
-                done.snapshots += self.recover(&operation).await?;
-                done.operations += 1;
-            }
-        }
-        done.capsules = self.forget_lost_capsules().await?;
-        self.collect_snapshots().await?;
+        let pools = self.sync_pools().await;
+        let operations = self.recover_all(&mut done).await;
+        let capsules = self.forget_lost_capsules(&mut done).await;
+        let snapshots = self.collect_snapshots().await;
+        pools.and(operations).and(capsules).and(snapshots)?;
         Ok(done)
     }
 
@@ -109,6 +102,26 @@ impl Control {
         let _pools = self.pools.lock().await;
         let functions = self.store().all_functions().await?;
         self.agent().sync_pools(functions.iter().map(rpc_pool).collect()).await
+    }
+
+    /// Cleans up after the operations that were under way when the last edge ended.
+    async fn recover_all(&self, done: &mut Recovered) -> Result<(), ApiError> {
+        let mut first = Ok(());
+        for operation in self.store().operations().await? {
+            // Ours are cleaned up by whoever runs them; one that couldn't be is left to the next
+            // start, its sandbox to its timeout.
+            if operation.created_at >= self.started_at {
+                continue;
+            }
+            match self.recover(&operation).await {
+                Ok(snapshots) => {
+                    done.operations += 1;
+                    done.snapshots += snapshots;
+                }
+                Err(error) => first = first.and(Err(error)),
+            }
+        }
+        first
     }
 
     /// Cleans up after an operation that a crash cut. Returns how many snapshots it left.
@@ -146,23 +159,22 @@ impl Control {
     }
 
     /// Forgets capsules that ended by themselves: by their timeout, or with their host.
-    async fn forget_lost_capsules(&self) -> Result<usize, ApiError> {
+    async fn forget_lost_capsules(&self, done: &mut Recovered) -> Result<(), ApiError> {
         // In this order: a capsule created after the first line is not looked at, one created
         // before it is at the agent by the second or is still marked as being created.
-        let mut recorded = self.store().capsules_before(Timestamp::now()).await?;
+        let mut recorded = self.store().capsules_before(now()).await?;
         recorded.retain(|id| !self.is_creating(*id));
         if recorded.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         let running = self.agent().sandboxes(None).await?;
         let running: HashSet<String> = running.into_iter().map(|s| s.sandbox_id).collect();
-        let mut forgotten = 0;
         for id in recorded {
             if !running.contains(&id.to_string()) && self.store().remove_capsule(id).await? {
                 self.directory().forget_sandbox(id).await;
-                forgotten += 1;
+                done.capsules += 1;
             }
         }
-        Ok(forgotten)
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use edge_store::{OperationKind, OperationRecord, SnapshotKind, SnapshotRecord};
 use jiff::Timestamp;
 use pool_model::{ErrorCode, RequestId, SandboxId, SnapshotId, TeamId};
 
-use crate::{ApiError, Control, capsules::no_snapshot, validate};
+use crate::{ApiError, Control, capsules::no_snapshot, control::now, validate};
 
 impl Control {
     /// Makes a snapshot of a team's capsule.
@@ -28,7 +28,7 @@ impl Control {
             function: None,
             sandbox: id,
             step: "snapshotting".to_owned(),
-            created_at: Timestamp::now(),
+            created_at: now(),
         };
         let control = Arc::clone(self);
         self.to_the_end(async move {
@@ -95,19 +95,20 @@ impl Control {
     /// Deletes functions' snapshots that no function points to any more. One that is still in use
     /// (a request of the old version is under way) stays for the next time.
     pub(crate) async fn collect_snapshots(&self) -> Result<(), ApiError> {
+        let mut first = Ok(());
         for id in self.store().orphan_snapshots().await? {
             match self.agent().delete_snapshot(id).await {
                 Ok(_) => {
                     self.store().remove_snapshot(id).await?;
-                    tracing::info!(snapshot.id = %id, "deleted a replaced snapshot");
+                    tracing::info!(snapshot.id = %id, "deleted an unused snapshot");
                 }
                 Err(error) if error.code() == ErrorCode::Conflict => {
-                    tracing::debug!(snapshot.id = %id, "a replaced snapshot is still in use");
+                    tracing::debug!(snapshot.id = %id, "an unused snapshot is still held");
                 }
-                Err(error) => return Err(error),
+                Err(error) => first = first.and(Err(error)),
             }
         }
-        Ok(())
+        first
     }
 }
 

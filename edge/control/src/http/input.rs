@@ -167,7 +167,7 @@ fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, ApiError> {
     let parsed: T = parsed.map_err(|error| {
         let path = error.path().to_string();
         let problem = error.into_inner();
-        if path == "." {
+        if path == "." || problem.is_syntax() || problem.is_eof() {
             ApiError::new(ErrorCode::InvalidArgument, format!("{what}: {problem}"))
         } else {
             ApiError::field(&path, problem)

@@ -1,0 +1,13 @@
+//! The API over real sockets, on a real database, against an agent that keeps its word but has no
+//! virtual machines.
+
+#![allow(clippy::unwrap_used, reason = "fixtures may fail loudly")]
+
+#[allow(refining_impl_trait, reason = "the fake names what it answers with")]
+mod agent;
+mod capsules;
+mod deploys;
+mod edge;
+mod exec;
+mod recovery;
+mod refusals;
