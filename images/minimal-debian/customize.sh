@@ -27,6 +27,8 @@ cat >"$root/etc/environment" <<'EOF'
 PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LANG=C.UTF-8
 EOF
+# The host name is another in every sandbox: answered locally, or `sudo` would ask a name server that may not be reachable.
+sed -i 's/^hosts:.*/hosts: files myhostname dns/' "$root/etc/nsswitch.conf"
 : >"$root/etc/fstab"
 # One id shared by all clones would be worse than none.
 : >"$root/etc/machine-id"
