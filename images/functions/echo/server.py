@@ -211,4 +211,6 @@ class Server(ThreadingHTTPServer):
 
 
 if __name__ == "__main__":
-    Server(("0.0.0.0", int(os.environ.get("PORT", "8000"))), Handler).serve_forever()
+    server = Server(("0.0.0.0", int(os.environ.get("PORT", "8000"))), Handler)
+    print(f"listening on port {server.server_port}", flush=True)
+    server.serve_forever()
