@@ -76,7 +76,7 @@ pub struct DeployConfig {
     /// Warm and leased sandboxes to have at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_warm: Option<u32>,
-    /// Age at which an idle warm sandbox is replaced, milliseconds.
+    /// Idle warm sandboxes over `min_warm` go after this, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_ttl_ms: Option<u64>,
     /// Longest time one invocation may take, milliseconds (100 to 3600000).

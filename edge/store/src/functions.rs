@@ -17,7 +17,7 @@ pub struct Policy {
     pub min_warm: u32,
     /// Warm and leased sandboxes to have at most.
     pub max_warm: u32,
-    /// Age at which an idle warm sandbox is taken down, milliseconds.
+    /// Idle warm sandboxes over `min_warm` go after this, milliseconds.
     pub idle_ttl_ms: u64,
 }
 
