@@ -1,0 +1,126 @@
+//! Sandboxes that users keep: reached by port, paused, resumed.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use edge_api::CreateCapsule;
+use loadtest::{Protocol, Request};
+use pool_model::SandboxState;
+
+use crate::{
+    fixture::{eventually, minutes, seconds},
+    guest::{Digester, Sandbox},
+    host,
+    teststack::TestStack,
+};
+
+const PORT: u16 = 8000;
+const FILE_BYTES: u64 = 100 << 20;
+const ROUNDS: u32 = 20;
+/// Resident memory of a pause's remains: none of the guest's may stay.
+const HOST_SLACK_KIB: u64 = 64 << 10;
+
+pub(crate) async fn sandbox_serves_a_large_file_pauses_and_resumes_on_request(
+    stack: Arc<TestStack>,
+) -> anyhow::Result<()> {
+    let sandbox = Sandbox::create_by_cli(&stack).await?;
+    let closed = sandbox.get(PORT, "/").await?;
+    ensure!(closed.status == 502, "a closed port answers {}", closed.status);
+    let closed: edge_api::ErrorBody = closed.json()?;
+    ensure!(closed.code == "port_closed", "{closed:?}");
+
+    sandbox.serve_home(PORT).await?;
+    let make = format!("head -c {FILE_BYTES} /dev/urandom > large && sha256sum large");
+    let made = sandbox.run(&make).await?;
+    download(&sandbox, &made).await?;
+
+    let vmm = host::vmm_of(&stack, sandbox.id)?;
+    let guest_kib = resident_kib(vmm.pid)?;
+    let free_before = available_kib()?;
+    let paused = stack.wrenn(["sandbox", "pause", &sandbox.id.to_string()]).await?;
+    ensure!(paused["state"] == "paused", "{paused}");
+    eventually("its QEMU is gone", seconds(5), || async {
+        ensure!(!host::is_alive(vmm.pid), "process {} lives", vmm.pid);
+        ensure!(host::vmm_of(&stack, sandbox.id).is_err(), "it has another VMM");
+        Ok(())
+    })
+    .await?;
+    // Its memory was anonymous or in a memfd: with the process both are gone.
+    let freed = available_kib()?.saturating_sub(free_before);
+    ensure!(freed + HOST_SLACK_KIB > guest_kib / 2, "{freed} KiB freed of {guest_kib}");
+
+    // The next request resumes it and is held meanwhile; the server is where it was.
+    let state = stack.api().capsule(sandbox.id).await?.state;
+    ensure!(state == SandboxState::Paused, "{state}");
+    let digest = made.split(' ').next().context("no digest")?;
+    let listing = sandbox.fetch(PORT, "/").await?;
+    ensure!(String::from_utf8_lossy(&listing).contains("large"), "the file is not listed");
+    let capsule = stack.api().capsule(sandbox.id).await?;
+    ensure!(capsule.state == SandboxState::Running, "{}", capsule.state);
+    let again = sandbox.run("sha256sum large").await?;
+    ensure!(again.starts_with(digest), "the file changed: {made}, now {again}");
+
+    let (id, label) = (sandbox.id, sandbox.id.label());
+    sandbox.delete().await?;
+    let gone = Sandbox::get_gone(&stack, id, PORT).await?;
+    ensure!(gone.code == "sandbox_not_found", "{label}: {gone:?}");
+    host::no_orphans(&stack, false, seconds(20)).await
+}
+
+async fn download(sandbox: &Sandbox<'_>, made: &str) -> anyhow::Result<()> {
+    let mut connection = sandbox.connect(PORT, Protocol::H2).await?;
+    let mut answer = connection.start(Request::get("/large").within(minutes(2))).await?;
+    ensure!(answer.status == 200, "answered {}", answer.status);
+    let mut digest = Digester::default();
+    while let Some(piece) = answer.next().await? {
+        digest.feed(&piece);
+    }
+    ensure!(digest.bytes == FILE_BYTES, "{} bytes came", digest.bytes);
+    let digest = digest.hex();
+    ensure!(made.starts_with(&digest), "made {made}, came {digest}");
+    Ok(())
+}
+
+pub(crate) async fn twenty_rounds_of_pause_and_resume_lose_nothing(
+    stack: Arc<TestStack>,
+) -> anyhow::Result<()> {
+    let asked = CreateCapsule { memory_mib: Some(128), ..Default::default() };
+    let sandbox = Sandbox::create(&stack, &asked).await?;
+    let pid = sandbox.serve_home(PORT).await?;
+    let mut generation = stack.api().capsule(sandbox.id).await?.generation;
+    for round in 1..=ROUNDS {
+        // No sync: a pause must take what the guest's page cache holds with it.
+        let write = format!("head -c 65536 /dev/urandom > file-{round}; sha256sum file-* > sums");
+        sandbox.run(&write).await.with_context(|| format!("round {round}"))?;
+        stack.api().pause(sandbox.id).await.with_context(|| format!("pause {round}"))?;
+        // Every other round by request, every other by name.
+        if round % 2 == 0 {
+            stack.api().resume(sandbox.id).await.with_context(|| format!("resume {round}"))?;
+        }
+        let check = format!("sha256sum --quiet -c sums && ls file-* | wc -l && kill -0 {pid}");
+        let sums = sandbox.fetch(PORT, "/sums").await.with_context(|| format!("round {round}"))?;
+        ensure!(sums.iter().filter(|byte| **byte == b'\n').count() == round as usize);
+        let count = sandbox.run(&check).await.with_context(|| format!("round {round}"))?;
+        ensure!(count == round.to_string(), "{count} files in round {round}");
+        let now = stack.api().capsule(sandbox.id).await?.generation;
+        ensure!(now > generation, "generation {} after {}", now.0, generation.0);
+        generation = now;
+    }
+    sandbox.delete().await?;
+    host::no_orphans(&stack, false, seconds(20)).await
+}
+
+fn resident_kib(pid: i32) -> anyhow::Result<u64> {
+    kib_of(&format!("/proc/{pid}/status"), "VmRSS:")
+}
+
+fn available_kib() -> anyhow::Result<u64> {
+    kib_of("/proc/meminfo", "MemAvailable:")
+}
+
+fn kib_of(file: &str, name: &str) -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string(file)?;
+    let line = text.lines().find(|line| line.starts_with(name)).context("no such line")?;
+    let number = line.split_whitespace().nth(1).context("no number")?;
+    Ok(number.parse()?)
+}

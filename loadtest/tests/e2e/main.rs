@@ -1,0 +1,63 @@
+//! The acceptance of the whole: real binaries, real machines, clients of our own.
+//!
+//! One stack for all tests, made on first use in a directory of its own beside nobody's, and taken
+//! down at the end however the end comes (see `teststack`). Tests run one after the other, as they
+//! count processes and namespaces of the whole installation.
+//!
+//! Needs root, the release binaries beside this one (or `WRENN_BIN_DIR`) and a built image in
+//! `WRENN_DIR` (default: `.wrenn` of the clone): what `make check` makes before.
+
+mod capsules;
+mod disk_full;
+mod egress;
+mod fixture;
+mod guest;
+mod host;
+mod invocations;
+mod kills;
+mod load;
+mod refusals;
+mod start;
+mod streams;
+mod teststack;
+mod ttl;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+use fixture::{Fixture, minutes};
+
+/// Tests by name, in the order in which they run, each with its longest time in minutes.
+macro_rules! trials {
+    ($fixture:expr; $($minutes:literal $module:ident::$test:ident;)*) => {
+        vec![$($fixture.trial(stringify!($test), minutes($minutes), $module::$test)),*]
+    };
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let fixture = Fixture::new();
+    let trials = trials! { fixture;
+        1 start::stack_answers_health_and_describes_itself;
+        1 start::starting_a_running_stack_again_changes_nothing;
+        4 invocations::each_of_thirty_invocations_has_a_machine_of_its_own;
+        4 streams::echo_streams_both_ways_over_every_protocol;
+        1 streams::websocket_echoes_over_http1;
+        4 capsules::sandbox_serves_a_large_file_pauses_and_resumes_on_request;
+        5 capsules::twenty_rounds_of_pause_and_resume_lose_nothing;
+        2 ttl::expired_sandbox_leaves_no_trace;
+        2 ttl::expired_sandbox_that_asked_for_it_is_paused;
+        2 ttl::idle_pool_drains_to_nothing;
+        1 refusals::bad_hosts_and_calls_have_their_own_codes;
+        3 refusals::bad_deploys_have_their_own_codes_and_leave_nothing;
+        2 egress::sandbox_reaches_no_listener_of_its_host;
+        10 kills::ten_kills_each_of_agent_pager_and_edge_lose_nothing;
+        3 disk_full::full_disk_refuses_snapshots_and_harms_nothing;
+        3 start::stopped_stack_leaves_nothing_running;
+    };
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    fixture.end(conclusion.has_failed());
+    conclusion.exit_code()
+}
