@@ -22,7 +22,7 @@ use agent::{
     start,
 };
 use anyhow::{Context as _, bail};
-use pool_config::{Inputs, Layout, Outcome};
+use pool_config::{Inputs, Outcome};
 use pool_model::{OnTimeout, SnapshotId, TeamId, TemplateId};
 
 /// Clones that live side by side when memory is looked at.
@@ -64,7 +64,7 @@ async fn measure(options: &Options, population: &str) -> anyhow::Result<Figures>
     agent.reap_all().await?;
     agent.host.cancel.cancel();
     agent.host.tasks.close();
-    stop_pager(&agent.host.layout)?;
+    agent.host.pager.stop().await?;
     agent.host.tasks.wait().await;
     result
 }
@@ -176,12 +176,6 @@ async fn start_agent(options: &Options, dir: &Path, population: &str) -> anyhow:
         Outcome::Run(loaded) => start::agent(loaded.layout, loaded.config).await,
         Outcome::Print(text) => bail!("{text}"),
     }
-}
-
-fn stop_pager(layout: &Layout) -> anyhow::Result<()> {
-    let pid: i32 = std::fs::read_to_string(layout.pid_file("pager"))?.trim().parse()?;
-    let pid = rustix::process::Pid::from_raw(pid).context("not a process id")?;
-    Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
 }
 
 fn options() -> anyhow::Result<Options> {

@@ -53,6 +53,8 @@ async fn run(loaded: Loaded<AgentConfig>) -> anyhow::Result<()> {
     let agent = start::agent(layout.clone(), config).await?;
     if command == Some("reap") {
         let reaped = agent.reap_all().await?;
+        agent.host.cancel.cancel();
+        agent.host.pager.stop().await?;
         tracing::info!("reaped {reaped} sandboxes");
         return Ok(());
     }

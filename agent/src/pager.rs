@@ -37,6 +37,8 @@ use crate::{
 const RESTART_MAX: Duration = Duration::from_secs(10);
 /// Longest for one attempt to start and reach it.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// Longest for it to end after SIGTERM.
+const STOP_MAX: Duration = Duration::from_secs(5);
 /// Pause between attempts.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -127,6 +129,28 @@ impl Pager {
     /// What the page server counted, if it answers.
     pub async fn stats(&self) -> Option<Stats> {
         self.current()?.stats().await.ok()
+    }
+
+    /// Ends the page server's process. Nothing may be left that it serves, and the supervision must
+    /// have been cancelled, or it is started again.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError`] if it cannot be found or does not end.
+    pub async fn stop(&self) -> Result<(), AgentError> {
+        let Some(client) = self.current() else { return Ok(()) };
+        let text = std::fs::read_to_string(self.layout.pid_file("pager"));
+        let text = text.map_err(AgentError::io("read the page server's pid file"))?;
+        // Its socket answers, so the process that wrote the file still runs.
+        let pid = text.trim().parse().ok().and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
+            rustix::process::kill_process(pid, Signal::TERM)
+                .map_err(|error| AgentError::io("stop the page server")(error.into()))?;
+        }
+        timeout(STOP_MAX, client.closed()).await.map_err(|_| AgentError::Deadline {
+            what: "end of the page server",
+            waited: STOP_MAX,
+        })
     }
 
     fn current(&self) -> Option<Arc<PagerClient>> {

@@ -109,7 +109,7 @@ pub(crate) struct DeployArgs {
     /// Warm sandboxes to keep at least
     #[arg(long)]
     pub(crate) min_warm: Option<u32>,
-    /// Warm and leased sandboxes to have at most
+    /// Warm and restoring sandboxes to have at most
     #[arg(long)]
     pub(crate) max_warm: Option<u32>,
     /// Environment of the start command; may be repeated
@@ -276,7 +276,7 @@ pub(crate) struct ExecArgs {
     /// Leave it running and return at once
     #[arg(long, conflicts_with = "stdin")]
     pub(crate) background: bool,
-    /// The program and its arguments
+    /// The program and its arguments; a single argument with spaces is a line for a login shell
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "cmd")]
     pub(crate) args: Vec<String>,
 }
@@ -291,10 +291,10 @@ pub(crate) enum PoolCommand {
         /// Warm sandboxes to keep at least
         #[arg(long)]
         min_warm: Option<u32>,
-        /// Warm and leased sandboxes to have at most
+        /// Warm and restoring sandboxes to have at most
         #[arg(long)]
         max_warm: Option<u32>,
-        /// Age at which an idle warm sandbox is replaced, milliseconds
+        /// Age at which an idle warm sandbox over min-warm is destroyed, milliseconds
         #[arg(long)]
         idle_ttl_ms: Option<u64>,
     },

@@ -27,13 +27,24 @@ pub(crate) async fn run(
     follow(connection, args, out).await.map_err(|failure| Failure::Exec(Box::new(failure)))
 }
 
+/// A line for a shell, or a program and its arguments. One argument with a space in it can only be
+/// meant as a line: no program is called like that.
+fn command(line: Option<String>, mut args: Vec<String>) -> (Option<String>, Option<Vec<String>>) {
+    match line {
+        Some(line) => (Some(line), None),
+        None if args.len() == 1 && args[0].contains(char::is_whitespace) => (args.pop(), None),
+        None => (None, Some(args)),
+    }
+}
+
 async fn follow(connection: &Connection, args: ExecArgs, out: &Out) -> Result<ExitCode, Failure> {
     let stdin = if args.stdin { Some(read_stdin().await?) } else { None };
     let background = args.background;
     let id = args.id;
+    let (cmd, argv) = command(args.cmd, args.args);
     let request = ExecRequest {
-        args: args.cmd.is_none().then_some(args.args),
-        cmd: args.cmd,
+        args: argv,
+        cmd,
         env: args.env.into_iter().collect(),
         cwd: args.cwd,
         user: args.user,
@@ -87,4 +98,18 @@ async fn read_stdin() -> Result<String, Failure> {
         return Err(Failure::Usage(format!("standard input is over {STDIN_BYTES_MAX} bytes")));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_argument_with_a_space_is_a_line_for_a_shell() {
+        let args = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(command(None, args(&["ls -l"])), (Some("ls -l".to_owned()), None));
+        assert_eq!(command(None, args(&["ls", "-l a"])), (None, Some(args(&["ls", "-l a"]))));
+        assert_eq!(command(None, args(&["ls"])), (None, Some(args(&["ls"]))));
+        assert_eq!(command(Some("a".to_owned()), Vec::new()), (Some("a".to_owned()), None));
+    }
 }
