@@ -6,6 +6,7 @@
 use std::{error::Error, sync::Arc};
 
 use bytes::Bytes;
+use connectrpc::ConnectRpcBody;
 use envd_api::{Init, VERSION_HEADER};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Full, Limited, combinators::UnsyncBoxBody};
@@ -165,7 +166,11 @@ fn health() -> Response<Body> {
 
 async fn rpc(guest: &Arc<Guest>, request: Request<Incoming>) -> Response<Body> {
     match process::service(guest).oneshot(request).await {
-        Ok(answer) => answer.map(|body| body.map_err(|never| match never {}).boxed_unsync()),
+        Ok(answer) => answer.map(|body| match body {
+            // On its own it tells its size, so that the answer needs no chunks.
+            ConnectRpcBody::Full(body) => body.map_err(|never| match never {}).boxed_unsync(),
+            body => body.map_err(|never| match never {}).boxed_unsync(),
+        }),
         Err(never) => match never {},
     }
 }

@@ -29,7 +29,7 @@ use tar::{Entry, EntryType};
 
 use super::{
     admit, bad_request,
-    body::{Encoding, reader},
+    body::{Content, Encoding},
     upload::blocking,
     write::make_dirs,
 };
@@ -121,10 +121,10 @@ pub(crate) async fn extract_archive(
     let dir = guest.resolve(query.path(), &user).map_err(bad_request)?;
     let body = BodyDataStream::new(request.into_body());
     // The body is a gzip file, whatever its content encoding says.
-    let packed = reader(body, Encoding::Identity);
+    let packed = Content::new(body, Encoding::Identity);
     blocking(move || {
         make_dirs(&dir, &user)?;
-        extract(packed, &dir, &user).map_err(Refusal::from)
+        extract(packed.reader(), &dir, &user).map_err(Refusal::from)
     })
     .await??;
     let mut answer = Response::new(full(""));

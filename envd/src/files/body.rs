@@ -31,16 +31,27 @@ impl Encoding {
     }
 }
 
-/// Reads a stream of bytes from blocking code; must be made inside the runtime.
-pub(super) fn reader<S, E>(stream: S, encoding: Encoding) -> Box<dyn Read + Send>
-where
-    S: Stream<Item = Result<Bytes, E>> + Send + 'static,
-    E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
-{
-    let stream = Box::pin(stream.map_err(io::Error::other));
-    let plain = SyncIoBridge::new(StreamReader::new(stream));
-    match encoding {
-        Encoding::Identity => Box::new(plain),
-        Encoding::Gzip => Box::new(MultiGzDecoder::new(BufReader::new(plain))),
+/// A body that is read by blocking code; made inside the runtime, read outside of it.
+pub(super) struct Content {
+    plain: Box<dyn Read + Send>,
+    encoding: Encoding,
+}
+
+impl Content {
+    pub(super) fn new<S, E>(stream: S, encoding: Encoding) -> Self
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let stream = Box::pin(stream.map_err(io::Error::other));
+        Self { plain: Box::new(SyncIoBridge::new(StreamReader::new(stream))), encoding }
+    }
+
+    /// Blocks already, as unpacking reads its header first.
+    pub(super) fn reader(self) -> Box<dyn Read + Send> {
+        match self.encoding {
+            Encoding::Identity => self.plain,
+            Encoding::Gzip => Box::new(MultiGzDecoder::new(BufReader::new(self.plain))),
+        }
     }
 }

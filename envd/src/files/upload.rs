@@ -13,7 +13,7 @@ use tokio_util::io::ReaderStream;
 
 use super::{
     FileQuery, admit, bad_request,
-    body::{Encoding, reader},
+    body::{Content, Encoding},
     write::write_file,
 };
 use crate::{
@@ -125,8 +125,8 @@ where
 {
     let path = guest.resolve(target, user).map_err(bad_request)?;
     let (to, user) = (path.clone(), user.clone());
-    let mut content = reader(content, encoding);
-    blocking(move || write_file(&to, &user, &mut content)).await??;
+    let content = Content::new(content, encoding);
+    blocking(move || write_file(&to, &user, &mut *content.reader())).await??;
     Ok(Written::at(&path))
 }
 
@@ -135,9 +135,11 @@ fn unpacked(
     body: BodyDataStream<Incoming>,
     encoding: Encoding,
 ) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static {
-    let (mut packed, (near, far)) = (reader(body, encoding), tokio::io::duplex(FORM_PIPE_BYTES));
+    let packed = Content::new(body, encoding);
+    let (near, far) = tokio::io::duplex(FORM_PIPE_BYTES);
     let mut to = tokio_util::io::SyncIoBridge::new(far);
-    let work = tokio::task::spawn_blocking(move || std::io::copy(&mut packed, &mut to).map(drop));
+    let work =
+        tokio::task::spawn_blocking(move || std::io::copy(&mut packed.reader(), &mut to).map(drop));
     // A broken packing must not look like the end of the form.
     let verdict = futures::stream::once(async move {
         work.await.unwrap_or_else(|error| Err(std::io::Error::other(error))).map(|()| Bytes::new())

@@ -160,8 +160,8 @@ impl Processes {
     }
 
     async fn forget_later(&self, process: &Arc<Running>) {
-        let ended = || self.known().len() - self.running().len();
-        if ended() <= ENDS_MAX {
+        let ends = self.known().values().filter(|process| !process.runs()).count();
+        if ends <= ENDS_MAX {
             sleep(END_KEPT).await;
         }
         let mut known = self.known();

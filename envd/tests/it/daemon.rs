@@ -25,6 +25,7 @@ impl Daemon {
     fn start() -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_envd"))
             .args(["--listen", "127.0.0.1", "--port", "0", "--cgroup-root", "none", "--hands-off"])
+            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

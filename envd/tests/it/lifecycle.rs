@@ -184,8 +184,10 @@ async fn quiesced_guest_answers_health_and_init_only_and_forgets_secrets() {
         client.read_file("f", None, 1).await.map(drop).unwrap_err(),
         client.start(&shell("true")).await.map(drop).unwrap_err(),
     ] {
-        assert!(error.to_string().contains("sandbox is quiesced"), "{error}");
+        assert_eq!(error.status(), Some(503), "{error}");
     }
+    let answer = guest.get("/metrics", "").await;
+    assert!(answer.ends_with("{\"code\":503,\"message\":\"sandbox is quiesced\"}"), "{answer}");
     // Another sandbox takes over without knowing the old token.
     guest.client.init(&init("b", 1)).await.unwrap();
     let env = guest.shell("echo -n $KEY $E2B_SANDBOX_ID").await.stdout;

@@ -42,7 +42,7 @@ fn dechunked(answer: &str) -> Vec<u8> {
         if length == 0 {
             return body;
         }
-        body.extend_from_slice(after[..length].as_bytes());
+        body.extend_from_slice(&after.as_bytes()[..length]);
         rest = &after[length + 2..];
     }
 }
@@ -158,7 +158,7 @@ async fn unary_calls_answer_with_the_codes_of_the_contract() {
         ("SendSignal", json!({"process": {"pid": 1}, "signal": "SIGNAL_SIGTERM"}), "404"),
         ("CloseStdin", json!({"process": cat}), "200 OK"),
         ("CloseStdin", json!({}), "400"),
-        ("NoSuchMethod", json!({}), "501"),
+        ("NoSuchMethod", json!({}), "404"),
     ];
     for (method, message, status) in cases {
         let (line, body) = unary(&guest, method, &message).await;
