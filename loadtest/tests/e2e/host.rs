@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -53,6 +54,28 @@ pub(crate) fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     !matches!(state, None | Some('Z' | 'X'))
+}
+
+/// A file that exists only in memory: device and inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct MemoryFile(u64, u64);
+
+/// The memory files that a process holds open.
+pub(crate) fn memory_of(pid: i32) -> BTreeSet<MemoryFile> {
+    let dir = PathBuf::from(format!("/proc/{pid}/fd"));
+    let file = |name: &String| {
+        let path = dir.join(name);
+        let target = fs::read_link(&path).ok()?;
+        target.to_str()?.starts_with("/memfd:").then_some(())?;
+        let meta = fs::metadata(&path).ok()?;
+        Some(MemoryFile(meta.dev(), meta.ino()))
+    };
+    names(&dir).iter().filter_map(file).collect()
+}
+
+/// A process that holds a memory file open. With the last one its pages are free.
+pub(crate) fn holder_of(memory: MemoryFile) -> Option<i32> {
+    pids().into_iter().find(|pid| memory_of(*pid).contains(&memory))
 }
 
 /// What is left of a sandbox that had this machine: processes, files, sockets, mounts.

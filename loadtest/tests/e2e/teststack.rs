@@ -35,7 +35,7 @@ cat > /dev/null
 "$1" dev down --wrenn-dir "$2" > "$2.down.log" 2>&1 || { cat "$2.down.log" >&2; exit 1; }
 rm -f "$2.down.log"
 [ -z "$3" ] || exit 0
-if mountpoint -q "$2"; then umount "$2"; fi
+if mountpoint -q "$2"; then umount "$2" || umount --lazy "$2"; fi
 rm -rf "$2"
 "#;
 
