@@ -35,6 +35,14 @@ pub enum AgentError {
         /// What was asked.
         action: &'static str,
     },
+    /// The snapshot cannot be restored here.
+    #[error("snapshot {snapshot} cannot be restored on this host: {reason}")]
+    Incompatible {
+        /// Which.
+        snapshot: SnapshotId,
+        /// What does not fit.
+        reason: String,
+    },
     /// Something still uses the snapshot.
     #[error("snapshot {snapshot} is used by {user}")]
     SnapshotInUse {
@@ -187,7 +195,9 @@ impl AgentError {
             Self::TemplateNotFound(_) => ErrorCode::TemplateNotFound,
             Self::SnapshotNotFound(_) => ErrorCode::SnapshotNotFound,
             Self::FunctionNotFound(_) => ErrorCode::FunctionNotFound,
-            Self::Conflict { .. } | Self::SnapshotInUse { .. } => ErrorCode::Conflict,
+            Self::Conflict { .. } | Self::SnapshotInUse { .. } | Self::Incompatible { .. } => {
+                ErrorCode::Conflict
+            }
             Self::InvalidArgument { .. } => ErrorCode::InvalidArgument,
             Self::MalformedArchive { .. } => ErrorCode::MalformedArchive,
             Self::NoCapacity { .. } => ErrorCode::NoCapacity,

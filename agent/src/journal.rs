@@ -69,6 +69,8 @@ pub struct Record {
     pub vcpus: u8,
     /// Kernel version it was booted with; empty is the plain one.
     pub kernel: String,
+    /// Digest of the base disk below it, which outlives a rebuild of its template.
+    pub base_disk: String,
     /// Environment of its processes.
     pub env: BTreeMap<String, String>,
     /// Whether it may reach the internet.
@@ -190,6 +192,7 @@ pub(crate) fn example(sandbox: SandboxId) -> Record {
         memory_bytes: 256 << 20,
         vcpus: 1,
         kernel: "6.1.0".to_owned(),
+        base_disk: "d".to_owned(),
         env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
         internet: false,
         access_token: "secret".to_owned(),

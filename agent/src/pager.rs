@@ -35,8 +35,11 @@ use crate::{
 
 /// Longest that faults may wait for a new page server.
 const RESTART_MAX: Duration = Duration::from_secs(10);
-/// Longest for one attempt to start and reach it.
-const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// Longest for one that runs already to take a connection.
+const PROBE_MAX: Duration = Duration::from_millis(50);
+/// Longest for a new one to take its first connection, and for each call to it after that. A call
+/// takes less than a millisecond unless the host is out of memory or processors.
+const CALL_MAX: Duration = Duration::from_secs(5);
 /// Longest for it to end after SIGTERM.
 const STOP_MAX: Duration = Duration::from_secs(5);
 /// Pause between attempts.
@@ -147,10 +150,9 @@ impl Pager {
             rustix::process::kill_process(pid, Signal::TERM)
                 .map_err(|error| AgentError::io("stop the page server")(error.into()))?;
         }
-        timeout(STOP_MAX, client.closed()).await.map_err(|_| AgentError::Deadline {
-            what: "end of the page server",
-            waited: STOP_MAX,
-        })
+        timeout(STOP_MAX, client.closed())
+            .await
+            .map_err(|_| AgentError::Deadline { what: "end of the page server", waited: STOP_MAX })
     }
 
     fn current(&self) -> Option<Arc<PagerClient>> {
@@ -241,21 +243,19 @@ impl Pager {
 
     async fn reach(&self) -> Result<(Arc<PagerClient>, Option<Child>), AgentError> {
         let socket = self.layout.pager_socket();
-        if let Ok(client) = PagerClient::connect(&socket, CONNECT_MAX).await {
-            return Ok((Arc::new(client), None));
+        let mut child = None;
+        if PagerClient::connect(&socket, PROBE_MAX).await.is_err() {
+            child = Some(self.spawn()?);
         }
-        let mut child = self.spawn()?;
-        let deadline = Instant::now() + CONNECT_MAX;
-        loop {
-            match PagerClient::connect(&socket, CONNECT_MAX).await {
-                Ok(client) => return Ok((Arc::new(client), Some(child))),
-                Err(error) if Instant::now() >= deadline => {
-                    // It may hang: it must not answer later beside the next one.
+        match PagerClient::connect(&socket, CALL_MAX).await {
+            Ok(client) => Ok((Arc::new(client), child)),
+            Err(error) => {
+                // It may hang: it must not answer later beside the next one.
+                if let Some(child) = &mut child {
                     let _ = child.kill();
-                    reap(Some(child));
-                    return Err(pager_error("start")(error));
                 }
-                Err(_) => sleep(Duration::from_millis(5)).await,
+                reap(child);
+                Err(pager_error("start")(error))
             }
         }
     }

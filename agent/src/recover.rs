@@ -7,7 +7,7 @@
 //! - Everything else is removed: warm and leased sandboxes, half-made ones, machines without a
 //!   record, slots without a sandbox, drafts of snapshots.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
 
 use agent_slot::{Slot, SlotIndex};
 use agent_vmm::{Machine, MemoryRecord, MemoryReport};
@@ -15,6 +15,7 @@ use pool_model::{SandboxId, SandboxState};
 
 use crate::{
     agent::Agent,
+    base_disk,
     error::{AgentError, chain},
     guest::Guest,
     host::blocking,
@@ -65,6 +66,7 @@ impl Agent {
                 }
             }
         }
+        self.sweep_base_disks().await?;
         let swept = self
             .host
             .slots
@@ -223,6 +225,29 @@ impl Agent {
         })
         .await
         .map_err(AgentError::io("read the journal"))
+    }
+
+    /// Base disks are kept for as long as a sandbox or a snapshot stands on them.
+    async fn sweep_base_disks(&self) -> Result<(), AgentError> {
+        let mut named: BTreeSet<String> =
+            self.sandboxes(None).iter().map(|sandbox| sandbox.record().base_disk).collect();
+        let (store, layout) = (self.host.snapshots(), self.host.layout.clone());
+        blocking(move || {
+            let step = "sweep base disks";
+            for id in store.list().map_err(AgentError::store(step))? {
+                match store.open(id) {
+                    Ok(snapshot) => named.insert(snapshot.manifest.base_disk_digest),
+                    // Somebody's data that cannot be read: then nothing is safe to remove.
+                    Err(error) => {
+                        tracing::error!(snapshot.id = %id, "snapshot unreadable: {}", chain(&error));
+                        return Ok(());
+                    }
+                };
+            }
+            base_disk::sweep(&layout, &named).map_err(AgentError::io(step))?;
+            Ok(())
+        })
+        .await
     }
 
     async fn sweep_drafts(&self) -> Result<(), AgentError> {

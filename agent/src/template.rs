@@ -43,6 +43,19 @@ struct RawTemplate {
     digest: String,
 }
 
+impl Template {
+    /// Whether the template is still the one that was opened, not a rebuilt one.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub fn is_current(&self) -> io::Result<bool> {
+        let json = self.base_disk.with_file_name("template.json");
+        let raw: RawTemplate = serde_json::from_slice(&fs::read(json)?)?;
+        Ok(raw.digest == self.digest)
+    }
+}
+
 /// Opens a team's template; a platform template serves every team.
 ///
 /// # Errors

@@ -2,12 +2,16 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use agent_vmm::Vmm;
 use jiff::Timestamp;
+use pool_config::Layout;
 use pool_model::{Generation, OnTimeout, SandboxId, SandboxState, SnapshotId, TeamId, TemplateId};
+use pool_store::Manifest;
 use rand::TryRngCore;
 
 use crate::{
     agent::Agent,
+    base_disk,
     error::AgentError,
     guest::Guest,
     host::blocking,
@@ -15,7 +19,7 @@ use crate::{
     launch::Origin,
     lifecycle::check_timeout,
     sandbox::Sandbox,
-    template,
+    template::{self, Template},
 };
 
 /// Smallest guest memory that boots the default template, MiB.
@@ -144,6 +148,7 @@ impl Agent {
             memory_bytes,
             vcpus,
             kernel,
+            base_disk: template.digest.clone(),
             env: create.env,
             internet: create.internet,
             access_token: random_token()?,
@@ -164,8 +169,13 @@ impl Agent {
     async fn origin(&self, create: &CreateSandbox) -> Result<Origin, AgentError> {
         let layout = self.host.layout.clone();
         let (team, source, store) = (create.team, create.source, self.host.snapshots());
+        let vmm = Arc::clone(&self.host.vmm);
         blocking(move || match source {
-            Source::Template(id) => Ok(Origin::Template(template::open(&layout, team, id)?)),
+            Source::Template(id) => {
+                let mut template = template::open(&layout, team, id)?;
+                template.base_disk = base_disk::keep(&layout, &template)?;
+                Ok(Origin::Template(template))
+            }
             Source::Snapshot(id) => {
                 let snapshot = store.open(id).map_err(|error| match error {
                     pool_store::OpenError::NotFound { .. } => AgentError::SnapshotNotFound(id),
@@ -174,7 +184,8 @@ impl Agent {
                 if snapshot.manifest.team != team {
                     return Err(AgentError::SnapshotNotFound(id));
                 }
-                let template = template::open(&layout, team, snapshot.manifest.template)?;
+                check_compatible(vmm.as_ref(), &snapshot.manifest)?;
+                let template = template_below(&layout, &snapshot.manifest)?;
                 Ok(Origin::Snapshot { snapshot: Box::new(snapshot), template })
             }
         })
@@ -195,10 +206,7 @@ impl Agent {
     }
 }
 
-fn check_size(
-    create: &CreateSandbox,
-    template: &template::Template,
-) -> Result<(u32, u8), AgentError> {
+fn check_size(create: &CreateSandbox, template: &Template) -> Result<(u32, u8), AgentError> {
     let memory_mib = if create.memory_mib == 0 { template.memory_mib } else { create.memory_mib };
     let vcpus = if create.vcpus == 0 { template.vcpus } else { create.vcpus };
     if !(MEMORY_MIB_MIN..=MEMORY_MIB_MAX).contains(&memory_mib) {
@@ -221,6 +229,34 @@ fn refuse_size(create: &CreateSandbox) -> Result<(), AgentError> {
         }
     }
     Ok(())
+}
+
+/// The template that a snapshot stands on, with the disk that it had then.
+pub(super) fn template_below(layout: &Layout, manifest: &Manifest) -> Result<Template, AgentError> {
+    let mut template = template::open(layout, manifest.team, manifest.template)?;
+    let digest = &manifest.base_disk_digest;
+    template.base_disk = match base_disk::find(layout, digest) {
+        Some(disk) => disk,
+        None if template.digest == *digest => base_disk::keep(layout, &template)?,
+        None => {
+            let reason = format!("its base disk {digest} is gone");
+            return Err(AgentError::Incompatible { snapshot: manifest.snapshot, reason });
+        }
+    };
+    template.digest.clone_from(digest);
+    Ok(template)
+}
+
+/// A device state is only good for the VMM, the way of executing and the processor it was made by.
+pub(super) fn check_compatible(vmm: &dyn Vmm, manifest: &Manifest) -> Result<(), AgentError> {
+    let made_by = [manifest.vmm.as_str(), &manifest.accel, &manifest.cpu];
+    let name = vmm.name();
+    let here = [name.as_str(), vmm.accel(), vmm.cpu()];
+    if made_by == here {
+        return Ok(());
+    }
+    let reason = format!("it was made by {}, this host runs {}", made_by.join(" "), here.join(" "));
+    Err(AgentError::Incompatible { snapshot: manifest.snapshot, reason })
 }
 
 fn random_id() -> Result<SandboxId, AgentError> {

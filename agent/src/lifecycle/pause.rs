@@ -131,7 +131,7 @@ impl Agent {
         let manifest = NewManifest {
             template: record.template,
             team: record.team,
-            base_disk_digest: template.digest,
+            base_disk_digest: record.base_disk.clone(),
             kernel: record.kernel.clone(),
             memory_bytes: record.memory_bytes,
             vcpus: record.vcpus,

@@ -18,9 +18,11 @@ use crate::{
     host::blocking,
     journal::{Durability, Record},
     launch::Origin,
-    lifecycle::check_timeout,
+    lifecycle::{
+        check_timeout,
+        create::{check_compatible, template_below},
+    },
     sandbox::Sandbox,
-    template,
 };
 
 impl Agent {
@@ -104,12 +106,13 @@ impl Agent {
 
     async fn image(&self, record: &Record) -> Result<Origin, AgentError> {
         let store = self.host.images(record.sandbox);
-        let (layout, team, template) = (self.host.layout.clone(), record.team, record.template);
+        let (layout, vmm) = (self.host.layout.clone(), Arc::clone(&self.host.vmm));
         let (sandbox, image) = (record.sandbox, record.image);
         blocking(move || {
             let Some(image) = image else { return Err(AgentError::SandboxGone(sandbox)) };
             let snapshot = store.open(image).map_err(AgentError::store("open the pause image"))?;
-            let template = template::open(&layout, team, template)?;
+            check_compatible(vmm.as_ref(), &snapshot.manifest)?;
+            let template = template_below(&layout, &snapshot.manifest)?;
             Ok(Origin::Snapshot { snapshot: Box::new(snapshot), template })
         })
         .await
