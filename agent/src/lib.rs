@@ -15,6 +15,7 @@
 
 mod accept;
 pub mod agent;
+pub mod background;
 pub mod base_disk;
 pub mod capacity;
 pub mod config;

@@ -20,7 +20,7 @@ use std::{
 
 use agent_vmm::MemoryReport;
 use pool_config::Layout;
-use pool_pager::{Attach, PagerClient, Population, Stats};
+use pool_pager::{Attach, PagerClient, PagerError, Population, Stats};
 use rustix::process::{PidfdFlags, Signal};
 use tokio::{
     sync::watch,
@@ -200,12 +200,13 @@ impl Pager {
     async fn restart(&self) -> Result<(Arc<PagerClient>, Option<Child>), AgentError> {
         let deadline = Instant::now() + RESTART_MAX;
         loop {
-            let reached = self.reach().await;
-            match reached {
-                Ok((client, child)) => {
-                    self.reattach(&client).await;
-                    return Ok((client, child));
-                }
+            let attempt = async {
+                let (client, child) = self.reach().await?;
+                self.reattach(&client).await?;
+                Ok((client, child))
+            };
+            match attempt.await {
+                Ok(reached) => return Ok(reached),
                 Err(error) if Instant::now() >= deadline => return Err(error),
                 Err(error) => {
                     tracing::warn!("page server did not start: {}", chain(&error));
@@ -230,15 +231,22 @@ impl Pager {
             .await
     }
 
-    async fn reattach(&self, client: &PagerClient) {
+    /// Hands every clone to a page server. Only its refusal condemns a clone: a page server that
+    /// is gone again (its socket may outlive it for a moment) says nothing about the clone.
+    async fn reattach(&self, client: &PagerClient) -> Result<(), AgentError> {
         let clones: Vec<Attach> = self.clones().values().cloned().collect();
         for clone in clones {
             let pid = clone.pid;
-            if let Err(error) = client.attach(clone).await {
-                tracing::error!(vmm.pid = pid, "clone lost its page server: {}", chain(&error));
-                self.kill_clone(pid);
+            match client.attach(clone).await {
+                Ok(()) => {}
+                Err(error @ PagerError::Refused { .. }) => {
+                    tracing::error!(vmm.pid = pid, "clone cannot be served: {}", chain(&error));
+                    self.kill_clone(pid);
+                }
+                Err(error) => return Err(pager_error("attach a clone again")(error)),
             }
         }
+        Ok(())
     }
 
     async fn reach(&self) -> Result<(Arc<PagerClient>, Option<Child>), AgentError> {

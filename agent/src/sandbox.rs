@@ -15,6 +15,7 @@ use pool_model::{SandboxId, SandboxState};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
+    background::Background,
     error::AgentError,
     guest::Guest,
     host::blocking,
@@ -29,6 +30,8 @@ pub struct Sandbox {
     dir: PathBuf,
     record: Mutex<Record>,
     serving: Mutex<Option<Arc<Guest>>>,
+    /// Its processes that nobody listens to.
+    pub background: Background,
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -45,6 +48,7 @@ impl Sandbox {
             dir,
             record: Mutex::new(record),
             serving: Mutex::default(),
+            background: Background::default(),
             turn: Arc::default(),
         }
     }

@@ -8,8 +8,10 @@ use envd_api::{EnvdError, ProcessEvent, Start, Stdin};
 use futures::{Stream, StreamExt as _};
 use pool_model::ErrorCode;
 
+use tokio::time::timeout;
+
 use super::convert;
-use crate::{agent::Agent, error::AgentError};
+use crate::{agent::Agent, background::FOLLOW_MAX, error::AgentError};
 
 /// Longest to unpack an archive; TCG unpacks 64 MiB in under a minute.
 const EXTRACT_MAX: Duration = Duration::from_secs(180);
@@ -21,15 +23,18 @@ pub(super) async fn exec(agent: &Agent, request: v1::ExecRequest) -> Result<Even
     let sandbox = convert::sandbox_id(&request.sandbox_id)?;
     let start = start(&request)?;
     let guest = agent.running(sandbox).await?;
-    let token = agent.sandbox(sandbox)?.record().access_token;
-    let stream = guest.envd(&token).start(&start).await.map_err(|error| AgentError::Guest {
-        sandbox,
-        step: "start a process",
-        source: Box::new(error),
+    let known = agent.sandbox(sandbox)?;
+    let stream = guest.envd(&known.record().access_token).start(&start).await.map_err(|error| {
+        AgentError::Guest { sandbox, step: "start a process", source: Box::new(error) }
     })?;
     let started = started(stream.pid());
     if request.background {
-        // Letting go of the stream lets the process run on.
+        // Nobody listens any more, but somebody may ask how it went. Letting go of the stream lets
+        // the process run on.
+        let process = known.background.add(stream.pid());
+        agent.host.tasks.spawn(async move {
+            let _ = timeout(FOLLOW_MAX, process.follow(stream)).await;
+        });
         return Ok(Box::pin(futures::stream::once(async move { Ok(started) })));
     }
     // The guest is held for as long as somebody listens.

@@ -32,7 +32,7 @@ pub(super) async fn wait(
         return Err(AgentError::InvalidArgument { field: "path", reason });
     }
     let guest = agent.running(sandbox).await?;
-    let token = agent.sandbox(sandbox)?.record().access_token;
+    let known = agent.sandbox(sandbox)?;
     let deadline = Instant::now() + Duration::from_millis(request.timeout_ms).min(WAIT_MAX);
     let mut response = v1::WaitReadyResponse::default();
     loop {
@@ -43,9 +43,13 @@ pub(super) async fn wait(
             }
             Err(reason) => response.last_error = reason,
         }
-        if request.pid != 0 && !lives(&guest, &token, request.pid).await {
-            response.process_exited = true;
-            return Ok(response);
+        if let Some(process) = known.background.get(request.pid) {
+            response.output_tail = process.tail();
+            if let Some(end) = process.end() {
+                response.process_exited = true;
+                response.exit_code = end.exit_code;
+                return Ok(response);
+            }
         }
         if Instant::now() + POLL >= deadline {
             return Ok(response);
@@ -82,13 +86,4 @@ async fn poll(guest: &Guest, port: Port, path: &str) -> Result<(), String> {
     timeout(ANSWER_MAX, answer)
         .await
         .unwrap_or_else(|_| Err(format!("port {port} did not answer within {ANSWER_MAX:?}")))
-}
-
-/// Whether a process started through the guest daemon still runs. A daemon that does not answer
-/// says nothing about it.
-async fn lives(guest: &Guest, token: &str, pid: u32) -> bool {
-    match guest.envd(token).list().await {
-        Ok(processes) => processes.iter().any(|process| process.pid == pid),
-        Err(_) => true,
-    }
 }
