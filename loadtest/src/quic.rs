@@ -5,15 +5,21 @@ use std::{
     future::poll_fn,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
 use h3::client::{RequestStream, SendRequest};
 use h3_quinn::{BidiStream, OpenStreams};
 use http::{Version, response::Parts};
-use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{TransportConfig, VarInt, crypto::rustls::QuicClientConfig};
 
 use crate::{CallError, Request, Stack};
+
+/// How often a quiet connection is heard of.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// How long a server may be silent, milliseconds.
+const SILENCE_MAX: VarInt = VarInt::from_u32(5000);
 
 /// One connection.
 pub(crate) struct Sender {
@@ -53,7 +59,9 @@ pub(crate) async fn open(
     let crypto = QuicClientConfig::try_from(stack.tls(b"h3")).map_err(CallError::at(STEP))?;
     let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
     let mut endpoint = quinn::Endpoint::client(any).map_err(CallError::at(STEP))?;
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport()));
+    endpoint.set_default_client_config(config);
     let connecting = endpoint.connect(stack.secure_address(), host);
     let connection = connecting.map_err(CallError::at(STEP))?.await.map_err(CallError::at(STEP))?;
     let (mut driver, requests) = h3::client::new(h3_quinn::Connection::new(connection))
@@ -62,6 +70,13 @@ pub(crate) async fn open(
     // Its errors reach us through the requests on the connection.
     tokio::spawn(async move { poll_fn(|context| driver.poll_close(context)).await });
     Ok(Sender { authority, requests, endpoint })
+}
+
+/// A server that was killed says nothing: its silence is noticed soon.
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport.keep_alive_interval(Some(KEEP_ALIVE)).max_idle_timeout(Some(SILENCE_MAX.into()));
+    transport
 }
 
 impl Sender {
