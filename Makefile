@@ -57,7 +57,12 @@ check: tools check-tools fmt clippy doc deny machete images test e2e ## Run ever
 
 .PHONY: bench
 bench: images ## Measure boots, restores, leases and memory; prints the figures of BENCHMARKS.md
+	@$(CARGO) build $(FLAGS) -p agent --example restore_bench
+	@$(BIN)/wrenn dev down > /dev/null 2>&1 || true
+	@$(BIN)/examples/restore_bench --wrenn-dir $(WRENN_DIR) --bin-dir $(BIN)
+	@$(BIN)/wrenn dev up > /dev/null
 	@$(BIN)/loadtest bench
+	@$(BIN)/wrenn dev down > /dev/null
 
 .PHONY: clean
 clean: stop ## Stop the stack; remove what was built, images and sandboxes included

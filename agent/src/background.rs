@@ -3,7 +3,7 @@
 //!
 //! # Limits
 //!
-//! The last [`KEPT`] processes of a sandbox, [`TAIL_BYTES`] of output each, followed for
+//! The last 16 processes of a sandbox, 4096 bytes of output each, followed for
 //! [`FOLLOW_MAX`].
 
 use std::{

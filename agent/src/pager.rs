@@ -4,7 +4,7 @@
 //!
 //! - A clone is known here before its device state is loaded and until its VMM is dead.
 //! - When the page server dies, its clones' faults wait; the next one is given every clone again.
-//!   If none can be started within [`RESTART_MAX`], the clones are killed: a fault is answered from
+//!   If none can be started within 10 s, the clones are killed: a fault is answered from
 //!   the snapshot or its guest dies.
 
 use std::{

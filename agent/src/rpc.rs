@@ -8,7 +8,7 @@
 //!
 //! # Limits
 //!
-//! `rpc_connections_max` connections, [`STREAMS_MAX`] calls on each, messages of 65 MiB.
+//! `rpc_connections_max` connections, 256 calls on each, messages of 65 MiB.
 
 mod convert;
 mod exec;

@@ -1,5 +1,7 @@
 //! What a pool promises, against a driver that counts; time is tokio's and paused.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{
     collections::HashSet,
     sync::{

@@ -29,7 +29,7 @@ pub(crate) struct Connect {
     /// A developer stack's dev.json [default: $WRENN_DIR/dev.json, else .wrenn/dev.json upwards]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) dev_json: Option<PathBuf>,
-    /// The API's address, e.g. https://api.example.com
+    /// The API's address, e.g. `https://api.example.com`
     #[arg(long, global = true, env = "WRENN_API_URL", value_name = "URL")]
     pub(crate) api_url: Option<http::Uri>,
     /// A file that holds the API key (or the key itself in WRENN_API_KEY)
