@@ -186,6 +186,12 @@ async fn compare(stack: &TestStack, slots: bool) -> anyhow::Result<()> {
                 names(Path::new(dir)).into_iter().filter(|n| n.starts_with(&prefix)).collect();
             ensure!(there == used, "{dir} has {there:?}, machines are in {used:?}");
         }
+        let used: BTreeSet<_> = machines.iter().map(|vmm| vmm.slot.clone()).collect();
+        for dir in CGROUP_DIRS.map(|dir| Path::new(dir).join(format!("wrenn-{}", stack.tag()))) {
+            let there: BTreeSet<_> =
+                names(&dir).into_iter().filter(|n| n.parse::<u16>().is_ok()).collect();
+            ensure!(there.is_empty() || there == used, "{} has {there:?}", dir.display());
+        }
     }
     Ok(())
 }
