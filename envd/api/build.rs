@@ -16,6 +16,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .descriptor_set(&set_file)
         .files(&["process.proto"])
         .include_file("_connectrpc.rs")
+        // Its own directives name a file it writes itself: everything would be built every time.
+        .emit_rerun_directives(false)
         .compile()?;
     Ok(())
 }
