@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use pool::{Cause, Driver, Policy, Pool, ReapReason, Stats};
+use pool::{Cause, Driver, Policy, Pool, ReapReason};
 use pool_model::{FunctionId, OnTimeout, Port, SnapshotId, TeamId};
 use serde::{Deserialize, Serialize};
 
@@ -125,11 +125,6 @@ impl Pools {
     #[must_use]
     pub fn user_of(&self, snapshot: SnapshotId) -> Option<FunctionId> {
         self.lock().values().find(|entry| entry.spec.snapshot == snapshot).map(|e| e.spec.function)
-    }
-
-    /// What a pool holds and counted.
-    pub async fn stats(&self, entry: &Entry) -> Stats {
-        entry.pool.stats().await
     }
 
     /// Makes a pool or changes one. Sandboxes of an older snapshot are drained, not lent again.

@@ -66,7 +66,7 @@ impl Service {
     async fn pools(&self) -> v1::ListPoolsResponse {
         let mut pools = Vec::new();
         for entry in self.agent.pools.list() {
-            let stats = self.agent.pools.stats(&entry).await;
+            let stats = entry.pool.stats().await;
             pools.push(convert::pool(&entry, stats));
         }
         v1::ListPoolsResponse { pools, ..Default::default() }
@@ -260,7 +260,7 @@ impl v1::Agent for Service {
         let pool = request.to_owned_message().pool.into_option().unwrap_or_default();
         let spec = convert::pool_spec(pool).map_err(convert::failed)?;
         let entry = self.agent.pools.set(&self.agent, spec).await.map_err(convert::failed)?;
-        let stats = self.agent.pools.stats(&entry).await;
+        let stats = entry.pool.stats().await;
         Response::ok(convert::pool(&entry, stats))
     }
 
@@ -271,7 +271,7 @@ impl v1::Agent for Service {
     ) -> ServiceResult<v1::PoolResponse> {
         let id = convert::id("function_id", request.function_id).map_err(convert::failed)?;
         let entry = self.agent.pools.get(id).map_err(convert::failed)?;
-        let stats = self.agent.pools.stats(&entry).await;
+        let stats = entry.pool.stats().await;
         Response::ok(convert::pool(&entry, stats))
     }
 
