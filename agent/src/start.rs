@@ -1,8 +1,8 @@
 //! From settings to a running agent.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io::{self, Read as _, Write as _},
+    fs::{self, File},
+    io::{self, Write as _},
     net::Ipv4Addr,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -81,22 +81,7 @@ pub async fn agent(layout: Layout, config: AgentConfig) -> anyhow::Result<Agent>
 ///
 /// If another agent runs on the same directory.
 pub fn lock(layout: &Layout) -> anyhow::Result<File> {
-    fs::create_dir_all(layout.run_dir())?;
-    let path = layout.pid_file("agent");
-    let mut file =
-        File::options().create(true).read(true).write(true).truncate(false).open(&path)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            file.read_to_string(&mut pid)?;
-            bail!("agent {} already runs on {}", pid.trim(), layout.root().display());
-        }
-        Err(TryLockError::Error(error)) => return Err(error.into()),
-    }
-    file.set_len(0)?;
-    writeln!(file, "{}", std::process::id())?;
-    Ok(file)
+    Ok(layout.lock_pid_file("agent")?)
 }
 
 /// Reads the token that edges show, and makes it on the first start.

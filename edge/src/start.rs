@@ -1,8 +1,8 @@
 //! The steps from settings to a running edge.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io::{self, Read as _, Write as _},
+    fs::{self, File},
+    io::{self, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     sync::Arc,
@@ -36,21 +36,7 @@ pub fn lock(layout: &Layout) -> anyhow::Result<File> {
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     fs::set_permissions(layout.secrets_dir(), fs::Permissions::from_mode(0o700))?;
-    let path = layout.pid_file("edge");
-    let mut file =
-        File::options().create(true).read(true).write(true).truncate(false).open(&path)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            file.read_to_string(&mut pid)?;
-            bail!("edge {} already runs on {}", pid.trim(), layout.root().display());
-        }
-        Err(TryLockError::Error(error)) => return Err(error.into()),
-    }
-    file.set_len(0)?;
-    writeln!(file, "{}", std::process::id())?;
-    Ok(file)
+    Ok(layout.lock_pid_file("edge")?)
 }
 
 /// Reads the token that the agent wants to see. At the first start the agent may still be making

@@ -22,6 +22,7 @@ mod flags;
 mod kernel;
 mod layout;
 mod load;
+mod pid_lock;
 mod report;
 mod settings;
 mod sources;
@@ -29,6 +30,7 @@ mod sources;
 pub use kernel::{Kernel, NoKernel};
 pub use layout::Layout;
 pub use load::{DEFAULT_WRENN_DIR, Inputs, Loaded, Loader, Outcome, load, load_from};
+pub use pid_lock::PidLockError;
 pub use report::{BadValue, EX_USAGE, LoadError, Source};
 pub use settings::{Key, Settings, Values};
 #[doc(hidden)]
