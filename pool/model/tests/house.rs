@@ -50,7 +50,23 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("envd-api", &["pool-model"]),
     ("guest-init", &[]),
     ("images", &["pool-config", "pool-model"]),
-    ("loadtest", &["edge-api", "pool-model"]),
+    (
+        "loadtest",
+        &[
+            "edge-api",
+            "loadtest-chaos",
+            "loadtest-model",
+            "loadtest-report",
+            "loadtest-server",
+            "loadtest-wire",
+            "pool-model",
+        ],
+    ),
+    ("loadtest-chaos", &["loadtest-model"]),
+    ("loadtest-model", &[]),
+    ("loadtest-report", &["loadtest-model"]),
+    ("loadtest-server", &[]),
+    ("loadtest-wire", &["loadtest-model"]),
     ("pool", &["pool-model", "pool-store"]),
     ("pool-config", &["pool-model"]),
     ("pool-model", &[]),
@@ -63,7 +79,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("cargo_metadata", &["pool-model"]),
     ("clap", &["edge-cli", "envd", "loadtest", "pool-config"]),
-    ("quinn", &["edge-cli", "edge-proxy", "loadtest"]),
+    ("quinn", &["edge-cli", "edge-proxy", "loadtest-server", "loadtest-wire"]),
     ("sqlx", &["edge-store"]),
 ];
 
@@ -72,6 +88,7 @@ const NEVER_IN: &[(&str, &[&str])] = &[
     ("pool-model", &["hyper", "libc", "nix", "tokio"]),
     ("pool", &["hyper", "libc", "nix", "quinn", "sqlx"]),
     ("edge-api", &["axum", "sqlx"]),
+    ("loadtest-model", &["hyper", "libc", "nix", "tokio"]),
 ];
 
 /// The modules that may hold `unsafe`, each with its argument at the top.
