@@ -24,6 +24,16 @@ fn hello_counts_its_requests_but_not_its_readiness() {
 }
 
 #[test]
+fn hello_repeats_the_nonce_that_a_request_brought() {
+    let hello = Function::start("hello");
+    let mut connection = hello.connect();
+    send(&mut connection, "GET / HTTP/1.1\r\nHost: x\r\nX-Loadtest-Nonce: wln-1\r\n\r\n");
+    let answer = response(&mut connection);
+    assert!(answer.contains("\"nonce\": \"wln-1\""), "{answer}");
+    assert!(!get(&mut connection, "/").contains("nonce"), "nobody sent one");
+}
+
+#[test]
 fn echo_returns_what_it_got() {
     let echo = Function::start("echo");
     let mut connection = echo.connect();

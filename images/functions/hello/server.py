@@ -2,7 +2,7 @@
 """Says which machine answered: a counter, a value of the kernel's random generator, the clock, the host name.
 
 GET /healthz   readiness; doesn't count
-any other path the JSON object {"counter", "uuid", "time", "sandbox"}
+any other path the JSON object {"counter", "uuid", "time", "sandbox"}, and "nonce" if the header X-Loadtest-Nonce brought one
 """
 
 import json
@@ -49,6 +49,9 @@ class Handler(BaseHTTPRequestHandler):
             "time": time.time(),
             "sandbox": socket.gethostname(),
         }
+        nonce = self.headers.get("X-Loadtest-Nonce")
+        if nonce:  # a load test checks that each answer is the one to its own request
+            answer["nonce"] = nonce
         self.answer(json.dumps(answer).encode() + b"\n")
 
     def do_HEAD(self):
