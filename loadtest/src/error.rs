@@ -1,40 +1,32 @@
-//! Why a call had no answer.
+//! Why a run did not come about.
 
-use std::{error::Error, time::Duration};
-
-/// Why a call had no answer. (A refusal is an answer.)
+/// Why a run did not come about. (A target that fails under load is a result, not an error.)
 #[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// A step failed.
-    #[error("could not {step}")]
-    Failed {
+pub enum RunError {
+    /// The plan can't be done.
+    #[error(transparent)]
+    Plan(#[from] loadtest_model::BadPlan),
+    /// The target can't be found or used.
+    #[error("{0}")]
+    Target(String),
+    /// A scenario can't be prepared.
+    #[error("scenario `{scenario}` can't be prepared: {reason}")]
+    Prepare {
         /// Which.
+        scenario: String,
+        /// Why, in full.
+        reason: String,
+    },
+    /// The disturbances can't be prepared.
+    #[error("{0}")]
+    Chaos(String),
+    /// The machine gave no thread, timer or file.
+    #[error("the harness could not {step}")]
+    Harness {
+        /// What it needed.
         step: &'static str,
-        /// How.
+        /// Why not.
         #[source]
-        source: Box<dyn Error + Send + Sync>,
+        source: std::io::Error,
     },
-    /// It took too long.
-    #[error("{step} took longer than {after:?}")]
-    Deadline {
-        /// What was waited for.
-        step: &'static str,
-        /// How long.
-        after: Duration,
-    },
-}
-
-impl CallError {
-    /// Wraps whatever made `step` fail.
-    pub(crate) fn at<E: Into<Box<dyn Error + Send + Sync>>>(
-        step: &'static str,
-    ) -> impl FnOnce(E) -> Self {
-        move |source| Self::Failed { step, source: source.into() }
-    }
-
-    /// Whether the time was up, as opposed to a connection that broke.
-    #[must_use]
-    pub fn is_deadline(&self) -> bool {
-        matches!(self, Self::Deadline { .. })
-    }
 }

@@ -1,23 +1,43 @@
-//! Wrenn from outside: finds a running stack, calls it over every protocol, and measures.
+//! Wrenn from outside: finds a running stack, loads it or any other target, measures, checks.
 //!
 //! ```text
-//! dev.json --> Stack --> edge_api::Client       the API
-//!                   \--> Connection (h1|h2|h3)  functions and ports of sandboxes
+//! Plan --> Runner --> RunReport         (engine: when; work, paced, lifecycle: what; chaos)
+//! dev.json --> Stack --> edge_api::Client                 the API
+//!                   \--> Connection (h1|h2|h3)            functions and ports of sandboxes
 //! ```
 //!
 //! # Invariants
 //!
 //! - A black box: nothing here knows how an edge or an agent works, only what they serve.
-//! - Every wait has a deadline.
+//! - Every wait has a deadline, and what was made for a test is removed after it.
+//! - Open loops are free of coordinated omission: latency runs from the moment that a request was
+//!   due, however long the harness or the target kept it waiting.
 
-mod call;
+pub mod calibrate;
+mod engine;
 mod error;
-mod quic;
+mod lifecycle;
+mod outcome;
+mod paced;
+mod pool_watch;
 mod stack;
-mod tcp;
-mod timing;
+mod target;
+mod work;
 
-pub use call::{Answer, Connection, Incoming, Protocol, Request};
-pub use error::CallError;
+pub use engine::Runner;
+pub use error::RunError;
+pub use loadtest_model::Protocol;
+pub use loadtest_wire::{Answer, CallError, Connection, Incoming, Request, ServerTiming};
 pub use stack::{DevFile, Pids, Stack};
-pub use timing::{Samples, ServerTiming};
+
+/// An error with all of its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,59 +1,39 @@
-//! Measures a running stack from outside.
+//! Loads a Wrenn stack, or any HTTP target, and says how it did.
 //!
 //! ```text
-//! loadtest bench [--wrenn-dir DIR] [--function NAME] [--invocations N]
+//! loadtest run PLAN.toml          what a plan says
+//! loadtest invoke --rate 20 …     one scenario by flags; also http, proxy, ws, sse, lifecycle, …
+//! loadtest preset NAME            a published shape
+//! loadtest compare A.json B.json  what changed, and how sure that is
 //! ```
+//!
+//! Exit codes: 0 all is well, 1 it could not be run, 2 the flags are off, 3 a budget was not kept
+//! or (with `compare --fail-if-worse`) something got worse, 4 `compare` refused unlike runs.
 
-mod bench;
+mod cli;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-
-/// Measures a running stack from outside
-#[derive(Debug, Parser)]
-#[command(name = "loadtest", version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Invoke a function over each protocol and print where the time went, as Markdown
-    Bench(BenchArgs),
-}
-
-#[derive(Debug, Args)]
-struct BenchArgs {
-    /// Where the stack's dev.json is
-    #[arg(long, env = "WRENN_DIR", default_value = ".wrenn", value_name = "DIR")]
-    wrenn_dir: PathBuf,
-    /// The function to invoke
-    #[arg(long, default_value = "hello")]
-    function: String,
-    /// Invocations by each protocol
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    invocations: u32,
-}
+use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let Cli { command: Command::Bench(args) } = Cli::parse();
-    let runtime = match tokio::runtime::Runtime::new() {
+    let arguments = cli::Cli::parse();
+    // One thread for everything but sending: workers have runtimes of their own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("loadtest: no runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(bench::run(&args)) {
-        Ok(report) => {
-            print!("{report}");
-            ExitCode::SUCCESS
-        }
+    let code = match runtime.block_on(cli::main(arguments)) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("loadtest: {error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    // A worker that hangs in a target's silence must not keep us.
+    runtime.shutdown_background();
+    code
 }

@@ -2,18 +2,17 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use edge_api::{Client, Endpoint};
+use loadtest_model::Protocol;
+use loadtest_wire::{CallError, Connection, Guard, Origin, trusting};
 use pool_model::SandboxId;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls::ClientConfig;
 use serde::Deserialize;
-
-use crate::CallError;
 
 /// What `make dev` leaves for tools and tests.
 #[derive(Debug, Clone, Deserialize)]
@@ -77,7 +76,7 @@ impl Stack {
     /// [`CallError`] naming what could not be read.
     pub fn open(dev_json: &Path) -> Result<Self, CallError> {
         let dev = DevFile::read(dev_json)?;
-        let tls = Arc::new(trusting(&dev.ca_file)?);
+        let tls = trusting(&dev.ca_file)?;
         let key = fs::read_to_string(&dev.key_file).map_err(CallError::at("read the API key"))?;
         let api = client(&dev, &tls, key.trim())?;
         Ok(Self { dev: Arc::new(dev), tls, api })
@@ -122,41 +121,43 @@ impl Stack {
         format!("api.{}", self.dev.domain)
     }
 
-    /// A TLS configuration that trusts the stack, with one protocol to negotiate.
-    pub(crate) fn tls(&self, alpn: &[u8]) -> ClientConfig {
-        let mut tls = ClientConfig::clone(&self.tls);
-        tls.alpn_protocols = vec![alpn.to_vec()];
-        tls
+    /// Where a host name of the stack is: HTTPS and HTTP/3 on loopback.
+    #[must_use]
+    pub fn origin(&self, host: &str) -> Origin {
+        let port = self.dev.https_port;
+        let tls = Some(Arc::clone(&self.tls));
+        Origin::new(host, port, tls, self.guard()).connect_to((Ipv4Addr::LOCALHOST, port).into())
     }
 
-    /// Where HTTPS and HTTP/3 are served.
-    pub(crate) fn secure_address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.dev.https_port).into()
+    /// Connects to the stack, which must speak exactly `protocol` for `host`.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn connect(&self, host: &str, protocol: Protocol) -> Result<Connection, CallError> {
+        Ok(Connection::open(&self.origin(host), protocol).await?.connection)
     }
 
-    /// Where HTTP is served in the clear.
-    pub(crate) fn plain_address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.dev.http_port).into()
+    /// Connects in the clear and says whatever `host` is, however malformed.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn connect_plainly(&self, host: &str) -> Result<Connection, CallError> {
+        let port = self.dev.http_port;
+        let origin = Origin::new("localhost", port, None, self.guard())
+            .connect_to((Ipv4Addr::LOCALHOST, port).into())
+            .with_authority(host);
+        Ok(Connection::open(&origin, Protocol::H1).await?.connection)
+    }
+
+    /// A stack of one's own is on loopback.
+    fn guard(&self) -> Guard {
+        Guard::new([], false)
     }
 }
 
 fn client(dev: &DevFile, tls: &Arc<ClientConfig>, key: &str) -> Result<Client, CallError> {
     let url = dev.api_url.parse().map_err(CallError::at("use the API's address"))?;
     Ok(Client::new(Endpoint { url, connect: None, tls: Some(Arc::clone(tls)) }, key))
-}
-
-/// A TLS configuration that trusts the certificates in `ca_file` and nothing else.
-fn trusting(ca_file: &Path) -> Result<ClientConfig, CallError> {
-    const STEP: &str = "use the stack's certificate";
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca_file).map_err(CallError::at(STEP))? {
-        let certificate = certificate.map_err(CallError::at(STEP))?;
-        roots.add(certificate).map_err(CallError::at(STEP))?;
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(CallError::at(STEP))?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
 }

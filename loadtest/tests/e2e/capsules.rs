@@ -66,7 +66,7 @@ pub(crate) async fn sandbox_serves_a_large_file_pauses_and_resumes_on_request(
 
 async fn download(sandbox: &Sandbox<'_>, made: &str) -> anyhow::Result<()> {
     let mut connection = sandbox.connect(PORT, Protocol::H2).await?;
-    let mut answer = connection.start(Request::get("/large").within(minutes(2))).await?;
+    let mut answer = connection.start(&Request::get("/large").within(minutes(2))).await?;
     ensure!(answer.status == 200, "answered {}", answer.status);
     let mut digest = Digester::default();
     while let Some(piece) = answer.next().await? {

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use libtest_mimic::Trial;
+use loadtest::Protocol;
 use tokio::{
     runtime::Runtime,
     time::{Instant, sleep, timeout},
@@ -91,6 +92,15 @@ impl Inner {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Slot> {
         self.stack.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The version that answers over a protocol have.
+pub(crate) const fn version(protocol: Protocol) -> http::Version {
+    match protocol {
+        Protocol::H1 => http::Version::HTTP_11,
+        Protocol::H2 => http::Version::HTTP_2,
+        Protocol::H3 => http::Version::HTTP_3,
     }
 }
 

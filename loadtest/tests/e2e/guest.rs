@@ -66,7 +66,7 @@ impl<'a> Sandbox<'a> {
     /// One GET of a port, over HTTP/2.
     pub(crate) async fn get(&self, port: u16, path: &str) -> anyhow::Result<Answer> {
         let mut connection = self.connect(port, Protocol::H2).await?;
-        Ok(connection.call(Request::get(path)).await?)
+        Ok(connection.call(&Request::get(path)).await?)
     }
 
     /// The body of a file that a server on `port` serves.
@@ -80,7 +80,7 @@ impl<'a> Sandbox<'a> {
     /// A connection to a port.
     pub(crate) async fn connect(&self, port: u16, by: Protocol) -> anyhow::Result<Connection> {
         let host = self.stack.stack().port_host(self.id, port);
-        Ok(Connection::open(self.stack.stack(), &host, by).await?)
+        Ok(self.stack.stack().connect(&host, by).await?)
     }
 
     /// The refusal that a request to a sandbox gets that is gone.

@@ -7,11 +7,11 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use loadtest::{Answer, Connection, Protocol, Request};
+use loadtest::{Answer, Protocol, Request};
 use pool_model::SandboxId;
 use serde::Deserialize;
 
-use crate::teststack::TestStack;
+use crate::{fixture::version, teststack::TestStack};
 
 /// Invocations by each protocol.
 const EACH: usize = 10;
@@ -50,14 +50,14 @@ pub(crate) async fn each_of_thirty_invocations_has_a_machine_of_its_own(
     let host = stack.stack().function_host("hello");
     for protocol in Protocol::ALL {
         // One connection: a machine belongs to a request, not to a client.
-        let mut connection = Connection::open(stack.stack(), &host, protocol).await?;
+        let mut connection = stack.stack().connect(&host, protocol).await?;
         for _ in 0..EACH {
             let before = now()?;
-            let answer = connection.call(Request::get("/")).await?;
+            let answer = connection.call(&Request::get("/")).await?;
             let after = now()?;
             let Invocation { sandbox, said } =
                 Invocation::of(&answer).with_context(|| protocol.to_string())?;
-            ensure!(answer.version == protocol.version(), "came by {:?}", answer.version);
+            ensure!(answer.version == version(protocol), "came by {:?}", answer.version);
             ensure!(said.counter == 1, "{sandbox} served {} requests", said.counter);
             ensure!(sandboxes.insert(sandbox), "{sandbox} served twice");
             ensure!(uuids.insert(said.uuid.clone()), "{} was drawn twice", said.uuid);

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use edge_api::CreateCapsule;
-use loadtest::{Connection, Pids, Protocol, Request};
+use loadtest::{Pids, Protocol, Request};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -117,8 +117,8 @@ async fn kill_and_wait(stack: &TestStack, role: Role) -> anyhow::Result<()> {
     .await?;
     eventually("it serves again", BACK_MAX, || async {
         let host = stack.stack().function_host("hello");
-        let mut connection = Connection::open(stack.stack(), &host, Protocol::H1).await?;
-        Invocation::of(&connection.call(Request::get("/")).await?).map(drop)
+        let mut connection = stack.stack().connect(&host, Protocol::H1).await?;
+        Invocation::of(&connection.call(&Request::get("/")).await?).map(drop)
     })
     .await
 }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use edge_api::{ErrorBody, ErrorCode};
-use loadtest::{CallError, Connection, Protocol, Request, Stack};
+use loadtest::{CallError, Protocol, Request, Stack};
 use pool_model::SandboxId;
 use tokio::{
     sync::watch,
@@ -107,8 +107,8 @@ impl Load {
 async fn invoke(stack: &Stack, protocol: Protocol) -> anyhow::Result<Outcome> {
     let called = async {
         let host = stack.function_host("hello");
-        let mut connection = Connection::open(stack, &host, protocol).await?;
-        connection.call(Request::get("/").within(ANSWER_MAX)).await
+        let mut connection = stack.connect(&host, protocol).await?;
+        connection.call(&Request::get("/").within(ANSWER_MAX)).await
     };
     match called.await {
         Ok(answer) if answer.status == 200 => Ok(Outcome::Answered(Invocation::of(&answer)?)),

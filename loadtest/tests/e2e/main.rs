@@ -17,6 +17,7 @@ mod invocations;
 mod kills;
 mod load;
 mod refusals;
+mod scenarios;
 mod start;
 mod streams;
 mod teststack;
@@ -53,6 +54,8 @@ fn main() -> ExitCode {
         1 refusals::bad_hosts_and_calls_have_their_own_codes;
         3 refusals::bad_deploys_have_their_own_codes_and_leave_nothing;
         2 egress::sandbox_reaches_no_listener_of_its_host;
+        6 scenarios::every_scenario_runs_in_small_and_leaves_nothing;
+        3 scenarios::killed_agent_is_noticed_and_recovered_from;
         10 kills::ten_kills_each_of_agent_pager_and_edge_lose_nothing;
         3 disk_full::full_disk_refuses_snapshots_and_harms_nothing;
         3 start::stopped_stack_leaves_nothing_running;

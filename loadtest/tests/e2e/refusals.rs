@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail, ensure};
 use edge_api::{ClientError, CreateCapsule, DeployConfig, ErrorBody, ErrorCode};
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderName, HeaderValue, Method};
-use loadtest::{Answer, Connection, Protocol, Request};
+use loadtest::{Answer, Protocol, Request};
 use pool_model::SnapshotId;
 use tokio::time::Instant;
 
@@ -36,16 +36,16 @@ pub(crate) async fn bad_hosts_and_calls_have_their_own_codes(
         (format!("8000-{nobody}.{domain}"), "sandbox_not_found"),
     ];
     for (host, code) in &hosts {
-        let mut connection = Connection::plain(stack.stack(), host).await?;
+        let mut connection = stack.stack().connect_plainly(host).await?;
         let began = Instant::now();
-        let answer = connection.call(Request::get("/")).await.with_context(|| host.clone())?;
+        let answer = connection.call(&Request::get("/")).await.with_context(|| host.clone())?;
         is_refused(&answer, code, began).with_context(|| host.clone())?;
     }
     for protocol in Protocol::ALL {
         let host = stack.stack().function_host("nobody");
-        let mut connection = Connection::open(stack.stack(), &host, protocol).await?;
+        let mut connection = stack.stack().connect(&host, protocol).await?;
         let began = Instant::now();
-        let answer = connection.call(Request::get("/")).await?;
+        let answer = connection.call(&Request::get("/")).await?;
         is_refused(&answer, "function_not_found", began).with_context(|| protocol.to_string())?;
     }
     bad_calls(&stack).await
@@ -53,7 +53,7 @@ pub(crate) async fn bad_hosts_and_calls_have_their_own_codes(
 
 async fn bad_calls(stack: &TestStack) -> anyhow::Result<()> {
     let host = stack.stack().api_host();
-    let mut connection = Connection::open(stack.stack(), &host, Protocol::H2).await?;
+    let mut connection = stack.stack().connect(&host, Protocol::H2).await?;
     let key = std::fs::read_to_string(&stack.dev()?.key_file)?;
     let key = key.trim();
     let calls = [
@@ -80,7 +80,7 @@ async fn bad_calls(stack: &TestStack) -> anyhow::Result<()> {
             request = request.body(vec![body.as_bytes().to_vec().into()]);
         }
         let began = Instant::now();
-        let answer = connection.call(request).await?;
+        let answer = connection.call(&request).await?;
         is_refused(&answer, code, began).with_context(|| format!("{method} {path} {body}"))?;
     }
     let template = Some("tpl_0000000000000000000000zzz".to_owned());

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use loadtest::{Connection, Protocol, Request};
+use loadtest::{Protocol, Request};
 use tokio::time::Instant;
 
 use crate::{
-    fixture::{eventually, seconds},
+    fixture::{eventually, seconds, version},
     host,
     teststack::TestStack,
 };
@@ -20,15 +20,15 @@ pub(crate) async fn stack_answers_health_and_describes_itself(
 ) -> anyhow::Result<()> {
     let host = stack.stack().api_host();
     for protocol in Protocol::ALL {
-        let mut connection = Connection::open(stack.stack(), &host, protocol).await?;
-        let health = connection.call(Request::get("/healthz")).await?;
+        let mut connection = stack.stack().connect(&host, protocol).await?;
+        let health = connection.call(&Request::get("/healthz")).await?;
         ensure!(health.status == 200, "{protocol}: /healthz answers {}", health.status);
         let health: edge_api::Health = health.json()?;
         ensure!(health.status == "ok" && health.agent_reachable, "{health:?}");
-        let description = connection.call(Request::get("/openapi.json")).await?;
+        let description = connection.call(&Request::get("/openapi.json")).await?;
         ensure!(description.body == edge_api::OPENAPI, "{protocol}: another description");
-        let version = description.version;
-        ensure!(version == protocol.version(), "asked by {protocol}, answered by {version:?}");
+        let by = description.version;
+        ensure!(by == version(protocol), "asked by {protocol}, answered by {by:?}");
     }
     Ok(())
 }

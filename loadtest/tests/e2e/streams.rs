@@ -35,7 +35,7 @@ pub(crate) async fn echo_streams_both_ways_over_every_protocol(
     let host = stack.stack().function_host("echo");
     let mut sandboxes = BTreeSet::new();
     for protocol in Protocol::ALL {
-        let mut connection = Connection::open(stack.stack(), &host, protocol).await?;
+        let mut connection = stack.stack().connect(&host, protocol).await?;
         sandboxes.insert(echoes_head(&mut connection).await.context(protocol.to_string())?);
         sandboxes.insert(uploads(&mut connection).await.context(protocol.to_string())?);
         sandboxes.insert(downloads(&mut connection).await.context(protocol.to_string())?);
@@ -49,7 +49,7 @@ pub(crate) async fn echo_streams_both_ways_over_every_protocol(
 }
 
 /// Deploys it by the CLI, if no test has yet.
-async fn deploy_echo(stack: &TestStack) -> anyhow::Result<()> {
+pub(crate) async fn deploy_echo(stack: &TestStack) -> anyhow::Result<()> {
     if stack.api().function(&"echo".parse()?).await.is_err() {
         let dir = clone_dir().join("images/functions/echo").display().to_string();
         stack.wrenn(["deploy", &dir]).await?;
@@ -63,7 +63,7 @@ async fn echoes_head(connection: &mut Connection) -> anyhow::Result<String> {
         .header(HeaderName::from_static("x-marker"), HeaderValue::from_static("one"))
         .header(HeaderName::from_static("x-wrenn-target"), HeaderValue::from_static("sandbox/x"))
         .body(vec![Bytes::from_static(b"body \xff")]);
-    let answer = connection.call(request).await?;
+    let answer = connection.call(&request).await?;
     ensure!(answer.status == 200, "answered {}", answer.status);
     let said: Value = answer.json()?;
     ensure!(said["method"] == "PUT" && said["path"] == "/some/path", "{said}");
@@ -83,14 +83,14 @@ async fn uploads(connection: &mut Connection) -> anyhow::Result<String> {
     let pieces: Vec<Bytes> = (0..PIECES).map(pattern).collect();
     let mut digest = Digester::default();
     pieces.iter().for_each(|piece| digest.feed(piece));
-    let answer = connection.call(Request::new(Method::POST, "/upload").body(pieces)).await?;
+    let answer = connection.call(&Request::new(Method::POST, "/upload").body(pieces)).await?;
     let said: Value = answer.json()?;
     ensure!(said["bytes"] == digest.bytes && said["sha256"] == digest.hex(), "{said}");
     sandbox_of(&answer.headers)
 }
 
 async fn downloads(connection: &mut Connection) -> anyhow::Result<String> {
-    let mut answer = connection.start(Request::get(format!("/bytes?n={DOWNLOAD_BYTES}"))).await?;
+    let mut answer = connection.start(&Request::get(format!("/bytes?n={DOWNLOAD_BYTES}"))).await?;
     let mut at = 0_u64;
     while let Some(piece) = answer.next().await? {
         let right = piece.iter().zip(at..).all(|(byte, at)| u64::from(*byte) == at % 251);
@@ -105,7 +105,7 @@ async fn downloads(connection: &mut Connection) -> anyhow::Result<String> {
 async fn ticks(connection: &mut Connection, path: &str, last: &str) -> anyhow::Result<String> {
     let delay_ms = TICK.as_millis();
     let path = format!("{path}?n={TICKS}&delay_ms={delay_ms}");
-    let mut answer = connection.start(Request::get(path)).await?;
+    let mut answer = connection.start(&Request::get(path)).await?;
     let (mut text, mut first) = (Vec::new(), None);
     while let Some(piece) = answer.next().await? {
         first.get_or_insert_with(Instant::now);

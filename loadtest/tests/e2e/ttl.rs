@@ -82,9 +82,8 @@ pub(crate) async fn idle_pool_drains_to_nothing(stack: Arc<TestStack>) -> anyhow
     host::no_orphans(&stack, true, GONE_MAX).await?;
     // An empty pool still answers: the request waits for its restore.
     let host = stack.stack().function_host("hello");
-    let mut connection =
-        loadtest::Connection::open(stack.stack(), &host, loadtest::Protocol::H2).await?;
-    let answer = connection.call(loadtest::Request::get("/")).await?;
+    let mut connection = stack.stack().connect(&host, loadtest::Protocol::H2).await?;
+    let answer = connection.call(&loadtest::Request::get("/")).await?;
     Invocation::of(&answer)?;
     let waited = answer.timing().get("lease").unwrap_or_default();
     ensure!(waited > 1.0, "a lease from an empty pool took {waited} ms");

@@ -1,0 +1,77 @@
+//! Runs a plan, shows it as it goes, and says how it did.
+
+use std::{io::Write as _, process::ExitCode, time::Duration};
+
+use loadtest::Runner;
+use loadtest_model::{Budgets, Plan, RunReport};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::output::OutputArgs;
+
+/// A budget was not kept.
+pub(crate) const NOT_KEPT: u8 = 3;
+/// How often a terminal is redrawn.
+const REDRAW: Duration = Duration::from_millis(500);
+/// How often a line is written where there is no terminal.
+const LINE: Duration = Duration::from_secs(2);
+
+/// Runs a plan and writes what came of it.
+pub(crate) async fn execute(
+    plan: Plan,
+    budgets: Budgets,
+    output: &OutputArgs,
+) -> anyhow::Result<ExitCode> {
+    let report = measure(plan, budgets, output).await?;
+    output.write(&report)?;
+    let kept = report.verdicts.iter().all(|verdict| verdict.kept);
+    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::from(NOT_KEPT) })
+}
+
+/// Runs a plan. An interrupt ends it early, with what was measured until then.
+pub(crate) async fn measure(
+    plan: Plan,
+    budgets: Budgets,
+    output: &OutputArgs,
+) -> anyhow::Result<RunReport> {
+    let runner = Runner::new(plan, budgets)?;
+    let cancel = CancellationToken::new();
+    let progress = runner.progress();
+    let mut live = output.live();
+    let mut redraw = interval(if live.as_ref().is_some_and(|live| live.1) { REDRAW } else { LINE });
+    redraw.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let (run, interrupted) = (runner.run(&cancel), interrupted(cancel.clone()));
+    tokio::pin!(run, interrupted);
+    loop {
+        tokio::select! {
+            report = &mut run => {
+                if let Some((live, _)) = &mut live {
+                    say(&live.clear());
+                }
+                return Ok(report?);
+            }
+            () = &mut interrupted => {}
+            _ = redraw.tick() => if let Some((live, _)) = &mut live {
+                say(&live.show(&progress.borrow()));
+            },
+        }
+    }
+}
+
+/// Cancels at the first interrupt; the second one ends the process, whatever is left behind.
+async fn interrupted(cancel: CancellationToken) {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        say("\nloadtest: ending; interrupt again to leave at once\n");
+        cancel.cancel();
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(130);
+        }
+    }
+    std::future::pending().await
+}
+
+/// Writes to the terminal; nobody may be looking any more.
+fn say(text: &str) {
+    let mut terminal = std::io::stderr().lock();
+    let _ = terminal.write_all(text.as_bytes()).and_then(|()| terminal.flush());
+}
