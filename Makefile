@@ -24,6 +24,8 @@ GUEST_BIN := $(CARGO_TARGET_DIR)/$(GUEST_TARGET)/release
 # What building needs, what running needs.
 APT_BUILD := ca-certificates curl gcc libc6-dev make
 APT_RUN := cpio debian-archive-keyring e2fsprogs iproute2 mmdebstrap nftables qemu-system-x86 seabios
+# What the harness is measured beside.
+APT_BENCH := nghttp2-client nginx-light wrk
 DENY_VERSION := 0.20.2
 MACHETE_VERSION := 0.9.2
 
@@ -56,12 +58,17 @@ check: tools check-tools fmt clippy doc deny machete images test e2e ## Run ever
 		$(CARGO_TARGET_DIR)/test.log $(CARGO_TARGET_DIR)/e2e.log
 
 .PHONY: bench
-bench: images ## Measure boots, restores, leases and memory; prints the figures of BENCHMARKS.md
+bench: bench-tools images ## Measure and rewrite the tables of BENCHMARKS.md; the machine should be quiet
 	@$(CARGO) build $(FLAGS) -p agent --example restore_bench
 	@$(BIN)/wrenn dev down > /dev/null 2>&1 || true
-	@$(BIN)/examples/restore_bench --wrenn-dir $(WRENN_DIR) --bin-dir $(BIN)
+	@loadtest/reach.sh $(BIN)/loadtest | $(BIN)/loadtest insert --stamp BENCHMARKS.md reach
+	@$(BIN)/loadtest calibrate | $(BIN)/loadtest insert --stamp BENCHMARKS.md calibration
+	@$(BIN)/examples/restore_bench --wrenn-dir $(WRENN_DIR) --bin-dir $(BIN) | $(BIN)/loadtest insert --stamp BENCHMARKS.md restore
 	@$(BIN)/wrenn dev up > /dev/null
-	@$(BIN)/loadtest bench
+	@$(BIN)/wrenn deploy images/functions/echo > /dev/null
+	@$(BIN)/loadtest preset wrenn-bench --budgets loadtest/budgets.toml \
+		--json $(WRENN_DIR)/bench.json --html $(WRENN_DIR)/bench.html
+	@$(BIN)/loadtest report $(WRENN_DIR)/bench.json --markdown | $(BIN)/loadtest insert BENCHMARKS.md bench
 	@$(BIN)/wrenn dev down > /dev/null
 
 .PHONY: clean
@@ -97,6 +104,10 @@ test:
 .PHONY: e2e
 e2e:
 	@$(CARGO) test $(FLAGS) -p loadtest --no-fail-fast 2>&1 | tee $(CARGO_TARGET_DIR)/e2e.log
+
+.PHONY: bench-tools
+bench-tools:
+	@$(MAKE) --no-print-directory tools APT_RUN="$(APT_RUN) $(APT_BENCH)"
 
 # Installs only what is missing, so that a second start asks nobody.
 .PHONY: tools

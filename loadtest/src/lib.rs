@@ -24,7 +24,7 @@ mod stack;
 mod target;
 mod work;
 
-pub use engine::Runner;
+pub use engine::{Runner, commit, machine};
 pub use error::RunError;
 pub use loadtest_model::Protocol;
 pub use loadtest_wire::{Answer, CallError, Connection, Incoming, Request, ServerTiming};

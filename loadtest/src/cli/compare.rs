@@ -2,7 +2,9 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Context as _;
 use clap::Args;
+use loadtest_model::Part;
 use loadtest_report::compare::Verdict;
 
 use super::{execute::NOT_KEPT, output};
@@ -39,6 +41,17 @@ pub(crate) struct ReportArgs {
     markdown: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct FigureArgs {
+    /// A saved run
+    run: PathBuf,
+    /// The figure: `rate`, `error_share`, `latency.p99_ms`, `step.create.p50_ms`, …
+    figure: String,
+    /// Of which part; the first if absent
+    #[arg(long)]
+    part: Option<String>,
+}
+
 /// Says what changed.
 pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     let (before, after) = (output::read(&args.before)?, output::read(&args.after)?);
@@ -57,6 +70,20 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     }
     let worse = args.fail_if_worse && comparison.count(Verdict::Worse) > 0;
     Ok(if worse { ExitCode::from(NOT_KEPT) } else { ExitCode::SUCCESS })
+}
+
+/// Prints one figure.
+pub(crate) fn figure(args: &FigureArgs) -> anyhow::Result<ExitCode> {
+    let run = output::read(&args.run)?;
+    let wanted = |part: &&Part| args.part.as_ref().is_none_or(|wanted| part.id() == *wanted);
+    let part = run.parts.iter().find(wanted).with_context(|| {
+        let ids: Vec<_> = run.parts.iter().map(Part::id).collect();
+        format!("no such part; expected one of {}", ids.join(", "))
+    })?;
+    let value = loadtest_model::figure(&run, part, &args.figure);
+    let value = value.with_context(|| format!("{} has no figure {}", part.id(), args.figure))?;
+    println!("{value}");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Shows a saved run.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::output::OutputArgs;
 
 /// A budget was not kept.
-pub(crate) const NOT_KEPT: u8 = 3;
+pub(super) const NOT_KEPT: u8 = 3;
 /// How often a terminal is redrawn.
 const REDRAW: Duration = Duration::from_millis(500);
 /// How often a line is written where there is no terminal.
@@ -28,12 +28,8 @@ pub(crate) async fn execute(
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::from(NOT_KEPT) })
 }
 
-/// Runs a plan. An interrupt ends it early, with what was measured until then.
-pub(crate) async fn measure(
-    plan: Plan,
-    budgets: Budgets,
-    output: &OutputArgs,
-) -> anyhow::Result<RunReport> {
+/// Runs it. An interrupt ends it early, with what was measured until then.
+async fn measure(plan: Plan, budgets: Budgets, output: &OutputArgs) -> anyhow::Result<RunReport> {
     let runner = Runner::new(plan, budgets)?;
     let cancel = CancellationToken::new();
     let progress = runner.progress();

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use loadtest_model::Share;
+use serde::de::DeserializeOwned;
 
 use super::scenario::ScenarioArgs;
 
@@ -17,17 +18,26 @@ pub(crate) struct MixArgs {
 
 /// Reads `3={ kind = "http", path = "/x" }`: the words are those of a plan.
 fn share(text: &str) -> Result<Share, String> {
-    const EXPECTED: &str = "expected WEIGHT={ kind = \"…\", … }";
-    let (weight, work) = text.split_once('=').ok_or(EXPECTED)?;
-    let weight: f64 =
-        weight.trim().parse().map_err(|_| format!("`{weight}` is no number; {EXPECTED}"))?;
+    const EXPECTED: &str = "WEIGHT={ kind = \"…\", … }";
+    let (weight, work) = words(text, EXPECTED)?;
+    let weight = weight.parse();
+    let weight = weight.map_err(|_| format!("the weight is no number; expected {EXPECTED}"))?;
+    Ok(Share { weight, work })
+}
+
+/// Reads `WORD=VALUE`, the value in the words of a plan.
+pub(super) fn words<'a, T: DeserializeOwned>(
+    text: &'a str,
+    expected: &str,
+) -> Result<(&'a str, T), String> {
     #[derive(serde::Deserialize)]
-    struct Line {
-        work: loadtest_model::Work,
+    struct Line<T> {
+        value: T,
     }
-    let line: Line = toml::from_str(&format!("work = {}", work.trim()))
-        .map_err(|error| format!("{}; {EXPECTED}", error.message()))?;
-    Ok(Share { weight, work: line.work })
+    let (word, value) = text.split_once('=').ok_or_else(|| format!("expected {expected}"))?;
+    let line: Line<T> = toml::from_str(&format!("value = {}", value.trim()))
+        .map_err(|error| format!("{}; expected {expected}", error.message()))?;
+    Ok((word.trim(), line.value))
 }
 
 /// Whether a plan has a mix, for the tests of what flags make.

@@ -1,8 +1,8 @@
 //! The command line.
 
-mod bench;
 mod compare;
 mod execute;
+mod insert;
 mod load;
 mod mix;
 mod output;
@@ -48,12 +48,14 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Make the HTML page, Markdown or summary of a run that was saved as JSON
     Report(compare::ReportArgs),
+    /// Print one figure of a saved run, as budgets name it
+    Figure(compare::FigureArgs),
     /// Measure the harness itself against a server with known delays
     Calibrate(serve::CalibrateArgs),
     /// Serve requests with known delays, to try scenarios on
     Serve(serve::ServeArgs),
-    /// Run the preset set against the developer stack and rewrite the tables of a document
-    Bench(bench::BenchArgs),
+    /// Put what comes on standard input into a document, in place of what is there
+    Insert(insert::InsertArgs),
 }
 
 #[derive(Debug, Args)]
@@ -97,9 +99,10 @@ pub(crate) async fn main(arguments: Cli) -> anyhow::Result<ExitCode> {
         Command::Preset(args) => run_preset(*args).await,
         Command::Compare(args) => compare::compare(&args),
         Command::Report(args) => compare::report(&args),
+        Command::Figure(args) => compare::figure(&args),
         Command::Calibrate(args) => serve::calibrate(&args).await,
         Command::Serve(args) => serve::serve(&args).await,
-        Command::Bench(args) => bench::run(&args).await,
+        Command::Insert(args) => insert::insert(&args),
     }
 }
 

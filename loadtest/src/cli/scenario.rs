@@ -6,7 +6,7 @@ mod asked;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use loadtest_model::{Plan, Scenario, Work};
+use loadtest_model::{ChaosPlan, Fault, Plan, Scenario, Work};
 
 use self::args::{
     HttpArgs, InvokeArgs, LifecycleArgs, PoolArgs, ProxyArgs, SoakArgs, Speaks, StepArgs,
@@ -14,7 +14,7 @@ use self::args::{
 };
 use super::{
     load::LoadArgs,
-    mix::MixArgs,
+    mix::{MixArgs, words},
     output::OutputArgs,
     target::{TargetArgs, duration, milliseconds},
 };
@@ -58,6 +58,9 @@ pub(crate) struct ScenarioArgs {
     /// Most requests at once on a connection of HTTP/2 or HTTP/3
     #[arg(long, default_value_t = 100)]
     streams: u32,
+    /// A fault and when it comes, as a plan writes it: `10s={ kind = "kill", pid_file = ".wrenn/dev.json#/pids/agent" }`
+    #[arg(long, value_name = "TIME=FAULT", value_parser = chaos)]
+    chaos: Vec<ChaosPlan>,
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
@@ -86,6 +89,12 @@ enum When {
     Steps { to: f64, count: u32, each: Duration },
     /// The work paces itself.
     Itself,
+}
+
+/// Reads `10s={ kind = "kill", pid_file = "…" }`: the words are those of a plan.
+fn chaos(text: &str) -> Result<ChaosPlan, String> {
+    let (at, fault): (_, Fault) = words(text, "TIME={ kind = \"kill\", … }")?;
+    Ok(ChaosPlan { at_ms: milliseconds(duration(at)?), every_ms: None, fault })
 }
 
 impl ScenarioCommand {
@@ -149,7 +158,7 @@ impl ScenarioArgs {
             workers: self.target.workers,
             warmup_ms: self.target.warmup_ms().unwrap_or(0),
             scenarios: vec![scenario],
-            chaos: Vec::new(),
+            chaos: self.chaos.clone(),
             slow_proxies: Vec::new(),
         }
     }

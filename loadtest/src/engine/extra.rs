@@ -8,7 +8,7 @@ use loadtest_model::{Arrivals, Histogram, Load, Part, Scenario, computesdk_score
 const SOAK_S: f64 = 60.0;
 
 /// Adds figures that follow from what was measured.
-pub(super) fn add(part: &mut Part, scenario: &Scenario) {
+pub(super) fn add(part: &mut Part, scenario: &Scenario, rounds: u32) {
     match &scenario.load {
         Some(Load::Open { arrivals: Arrivals::Steps { levels }, .. }) => {
             for (index, level) in levels.iter().enumerate() {
@@ -22,7 +22,8 @@ pub(super) fn add(part: &mut Part, scenario: &Scenario) {
             }
         }
         Some(Load::Staggered { .. }) => {
-            part.extra.insert("wall_clock_ms".to_owned(), part.duration_s * 1e3);
+            let wall_clock_ms = part.duration_s * 1e3 / f64::from(rounds);
+            part.extra.insert("wall_clock_ms".to_owned(), wall_clock_ms);
         }
         _ => {}
     }

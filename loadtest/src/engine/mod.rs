@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use drive::Lane;
 use round::{Effort, Round};
+pub use usage::machine;
 
 use crate::{error::RunError, target::Target, work};
 
@@ -192,7 +193,7 @@ impl Runner {
         let cleared = work::clear(ready, &scenario.name).await;
         outcome.and(cleared)?;
         for part in &mut parts {
-            extra::add(part, scenario);
+            extra::add(part, scenario, self.plan.rounds);
         }
         Ok(parts)
     }
@@ -268,7 +269,8 @@ fn harness(efforts: &[Effort], workers: u32) -> Harness {
 }
 
 /// The commit of the tree that we were started in, if it is one.
-fn commit() -> Option<String> {
+#[must_use]
+pub fn commit() -> Option<String> {
     let output = std::process::Command::new("git")
         .args(["describe", "--always", "--dirty", "--abbrev=9"])
         .stdin(std::process::Stdio::null())

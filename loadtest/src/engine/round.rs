@@ -81,10 +81,14 @@ impl Round<'_> {
             (0..self.workers).map(|_| Arc::new(Mutex::new(Recorder::new(pieces)))).collect();
         let in_flight = Arc::new(AtomicU64::new(0));
         let start = Arc::new((Barrier::new(self.workers as usize + 1), OnceLock::new()));
-        let mut workers = self.start(pieces, &recorders, &in_flight, &start);
+        // Cancelled with the run, and if a worker fails: the others must not wait for it.
+        let cancel = self.cancel.child_token();
+        let mut workers = self.start(pieces, &recorders, &in_flight, &start, &cancel);
+        let _unless_done = cancel.clone().drop_guard();
         self.show(if self.warmup.is_zero() { Phase::Preparing } else { Phase::WarmUp });
         tokio::select! {
             _ = start.0.wait() => {}
+            () = self.cancel.cancelled() => {}
             // One that ends before it begins has failed.
             Some(ended) = workers.join_next() => { joined(ended)?; }
         }
@@ -142,6 +146,7 @@ impl Round<'_> {
         recorders: &[Arc<Mutex<Recorder>>],
         in_flight: &Arc<AtomicU64>,
         start: &Arc<(Barrier, OnceLock<Instant>)>,
+        cancel: &CancellationToken,
     ) -> JoinSet<Result<Done, RunError>> {
         let segments = self.segments(pieces);
         let left = match self.scenario.load {
@@ -167,7 +172,7 @@ impl Round<'_> {
                 in_flight: Arc::clone(in_flight),
                 left: left.clone(),
                 board: self.chaos.board(),
-                cancel: self.cancel.clone(),
+                cancel: cancel.clone(),
                 start: Arc::clone(start),
             };
             workers.spawn_blocking(move || worker.run());
@@ -302,7 +307,7 @@ impl Course<'_> {
         let at_s = (self.last - self.begin).as_secs_f64() + self.offset;
         let length_s = (now - self.last).as_secs_f64();
         self.last = now;
-        part.ticks.push(Tick {
+        let tick = Tick {
             at_s,
             length_s,
             planned: recent.planned,
@@ -311,7 +316,8 @@ impl Course<'_> {
             p50_ms: recent.latency.quantile_ms(0.5),
             p99_ms: recent.latency.quantile_ms(0.99),
             in_flight: under_way(self.in_flight),
-        });
+        };
+        push(&mut part.ticks, tick);
         recent
     }
 
@@ -337,6 +343,25 @@ impl Course<'_> {
         shown.worst_error = worst.map(|(kind, _)| kind);
         shown.in_flight = under_way(self.in_flight);
         shown.latency = Histogram::summary(&recent.latency);
+    }
+}
+
+/// Adds a step; one that ended early, as the last of a round does, is added to the one before: what
+/// little there is in it would be a rate of its own otherwise.
+fn push(ticks: &mut Vec<Tick>, tick: Tick) {
+    match ticks.last_mut() {
+        Some(last)
+            if tick.length_s < last.length_s / 2.0
+                && tick.at_s < last.at_s + last.length_s * 1.5 =>
+        {
+            last.length_s += tick.length_s;
+            last.planned += tick.planned;
+            last.succeeded += tick.succeeded;
+            last.failed += tick.failed;
+            last.p99_ms = last.p99_ms.max(tick.p99_ms);
+            last.in_flight = tick.in_flight;
+        }
+        _ => ticks.push(tick),
     }
 }
 

@@ -95,7 +95,11 @@ impl Worker {
         if !self.warmup.is_zero() {
             lane.warm_up(self.warmup, self.warm_up_users()).await;
         }
-        self.start.0.wait().await;
+        tokio::select! {
+            _ = self.start.0.wait() => {}
+            // Interrupted, or another worker has failed: it will not come.
+            () = self.cancel.cancelled() => return Ok(Done::default()),
+        }
         let begin = *self.start.1.get_or_init(Instant::now);
         let cpu = usage::thread_cpu();
         let extra = self.measure(&lane, begin).await?;

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use edge_api::{Client, CreateCapsule, ExecEvent, ExecRequest};
+use edge_api::{Client, CreateCapsule, ExecEvent, ExecRequest, SetTimeout};
 use pool_model::SandboxId;
 use rand::RngCore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
 
 use super::request::Peer;
 use crate::Stack;
@@ -15,7 +18,9 @@ const SERVER: &str = include_str!("guest_server.py");
 /// Where.
 const PORT: u16 = 8000;
 /// A sandbox outlives its test by this at most, if the harness is killed.
-const LIFE: Duration = Duration::from_secs(4 * 3600);
+const LIFE: Duration = Duration::from_secs(600);
+/// How often that is put off while the harness lives.
+const RENEW: Duration = Duration::from_secs(120);
 /// Longest for a server to listen: guests may be interpreted on a busy host.
 const LISTEN_MAX: Duration = Duration::from_secs(60);
 /// Longest to put the server there.
@@ -26,6 +31,8 @@ const EXEC_MAX: Duration = Duration::from_secs(120);
 pub(crate) struct Guests {
     api: Client,
     ids: Vec<SandboxId>,
+    /// Puts off their end; it ends with this.
+    renewals: JoinSet<()>,
 }
 
 impl Guests {
@@ -35,7 +42,8 @@ impl Guests {
     ///
     /// In full, after removing those that had been made.
     pub(crate) async fn create(stack: &Stack, count: u32) -> Result<(Self, Vec<Peer>), String> {
-        let mut guests = Self { api: stack.api().clone(), ids: Vec::new() };
+        let mut guests =
+            Self { api: stack.api().clone(), ids: Vec::new(), renewals: JoinSet::new() };
         let mut peers = Vec::new();
         for _ in 0..count {
             match guests.add(stack).await {
@@ -72,6 +80,7 @@ impl Guests {
         let created = self.api.create_capsule(&asked).await;
         let id = created.map_err(|error| format!("no sandbox: {}", crate::chain(&error)))?.id;
         self.ids.push(id);
+        self.renewals.spawn(renew(self.api.clone(), id));
         let token = format!("{:016x}", rand::rng().next_u64());
         let failed = |what: &str, error: String| format!("{id}: {what}: {error}");
         let write = ExecRequest {
@@ -108,6 +117,16 @@ impl Guests {
             Ok(Ok(Some(ExecEvent::Exit { code: 0, .. } | ExecEvent::Start { .. }))) => Ok(()),
             Ok(Ok(end)) => Err(format!("ended with {end:?}")),
         }
+    }
+}
+
+/// Puts off a sandbox's end again and again.
+async fn renew(api: Client, id: SandboxId) {
+    let life = SetTimeout { timeout_s: LIFE.as_secs() };
+    loop {
+        sleep(RENEW).await;
+        // A target that is being killed does not answer; there are several tries in a life.
+        let _ = api.set_timeout(id, &life).await;
     }
 }
 

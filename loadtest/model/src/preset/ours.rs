@@ -15,8 +15,15 @@ pub(super) fn bench(asked: Asked<'_>) -> Preset {
         let concurrency = asked.count(4);
         Some(Load::Closed { concurrency, duration_ms: Some(5000), requests: None })
     };
+    let steady = Load::Open {
+        arrivals: Arrivals::Constant { rate_per_s: 1.0 },
+        duration_ms: 10_000,
+        max_in_flight: 100,
+    };
     let mut scenarios = vec![
-        scenario("invoke", asked.invoke(), some(10), TIMEOUT_MS),
+        // Slowly enough for the pool to be full again each time, and as fast as it goes.
+        scenario("invoke-warm", asked.invoke(), Some(steady), TIMEOUT_MS),
+        scenario("invoke-in-a-row", asked.invoke(), some(10), TIMEOUT_MS),
         scenario("proxy-1k", proxy(1024), loaded(), TIMEOUT_MS),
         scenario("proxy-64k", proxy(65_536), loaded(), TIMEOUT_MS),
         scenario("ws", ws(50), some(1), TIMEOUT_MS),

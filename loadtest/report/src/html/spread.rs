@@ -22,13 +22,16 @@ const POINTS: f64 = 300.0;
 /// Most nines that are shown: 99.999 %.
 const NINES_MAX: f64 = 5.0;
 
-/// One line per protocol; nothing if nothing was answered.
+/// Fewer answers than this have no distribution that a line could show.
+const ANSWERS_MIN: u64 = 5;
+
+/// One line per protocol; nothing if too little was answered.
 pub(super) fn draw(section: &Section<'_>) -> String {
     let lines: Vec<(&Part, &Histogram)> = section
         .parts
         .iter()
         .filter_map(|part| part.timings.get(names::LATENCY).map(|latency| (*part, latency)))
-        .filter(|(_, latency)| !latency.is_empty())
+        .filter(|(_, latency)| latency.len() >= ANSWERS_MIN)
         .collect();
     if lines.is_empty() {
         return String::new();
@@ -102,14 +105,18 @@ mod tests {
         assert!(all.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1));
     }
 
-    #[test]
-    fn one_sample_is_drawn_too() {
+    fn plot_of(samples: u64) -> String {
         let mut latency = Histogram::default();
-        latency.record_n(5_000_000, 1);
+        latency.record_n(5_000_000, samples);
         let timings = [(names::LATENCY.to_owned(), latency)].into();
         let part = Part { timings, ..Part::default() };
-        let section = Section { name: "x", scenario: None, parts: vec![&part] };
-        let plot = draw(&section);
+        draw(&Section { name: "x", scenario: None, parts: vec![&part] })
+    }
+
+    #[test]
+    fn samples_of_one_size_are_drawn_and_too_few_left_to_the_table() {
+        let plot = plot_of(ANSWERS_MIN);
         assert!(plot.contains("<path class=\"line") && !plot.contains("NaN"), "{plot}");
+        assert_eq!(plot_of(ANSWERS_MIN - 1), "");
     }
 }

@@ -57,20 +57,24 @@ impl Span {
     }
 }
 
+/// Fewer steps than this are no course that a line could show.
+const COURSE_TICKS: usize = 3;
+
 /// The plots of a part that it has something for, each a figure.
 pub(super) fn draw(part: &Part, span: Span, disturbances: &[&Disturbance]) -> String {
     let x = Scale::seconds(span.seconds, LEFT, RIGHT);
     let ticks = thin_ticks(&part.ticks, POINTS);
+    let course = ticks.len() >= COURSE_TICKS;
     let mut out = String::new();
     let name = match over(part).as_str() {
         "" => String::new(),
         over => format!("{over}: "),
     };
-    if ticks.iter().any(|tick| tick.p50_ms > 0.0) {
+    if course && ticks.iter().any(|tick| tick.p50_ms > 0.0) {
         let plot = latency(Plot::new(format!("{name}latency over time")), part, &ticks, &x, span);
         out += &end(plot, part, &x, disturbances, true);
     }
-    if ticks.iter().any(|tick| tick.planned + tick.succeeded + tick.failed > 0) {
+    if course && ticks.iter().any(|tick| tick.planned + tick.succeeded + tick.failed > 0) {
         let plot = rate(Plot::new(format!("{name}rate over time")), part, &ticks, &x, span);
         out += &end(plot, part, &x, disturbances, true);
     }
