@@ -171,7 +171,7 @@ fn plan_of_delays(protocol: Protocol, size: Size, peer: &Peer) -> Plan {
     let scenarios = DELAYS_MS.map(|ms| {
         let arrivals = Arrivals::Poisson { rate_per_s: RATE };
         let load = Load::Open { arrivals, duration_ms, max_in_flight: 1024 };
-        scenario(&format!("delay-{ms}"), &format!("/delay?ms={ms}"), load)
+        Scenario::new(format!("delay-{ms}"), Work::get(format!("/delay?ms={ms}")), Some(load))
     });
     plan(protocol, peer, scenarios.into())
 }
@@ -186,27 +186,8 @@ fn plan_of_stalls(protocol: Protocol, size: Size, peer: &Peer) -> Plan {
     let open = Load::Open { arrivals, duration_ms, max_in_flight: 1024 };
     let closed =
         Load::Closed { concurrency: 1, duration_ms: Some(duration_ms / 4), requests: None };
-    plan(protocol, peer, vec![scenario("open", &path, open), scenario("closed", &path, closed)])
-}
-
-fn scenario(name: &str, path: &str, load: Load) -> Scenario {
-    let work = Work::Http {
-        path: path.to_owned(),
-        method: "GET".to_owned(),
-        body_bytes: 0,
-        keep_alive: true,
-        expect_status: None,
-        expect_sha256: None,
-        expect_text: None,
-        nonce: false,
-    };
-    Scenario {
-        name: name.to_owned(),
-        work,
-        load: Some(load),
-        timeout_ms: 30_000,
-        streams_per_connection: 100,
-    }
+    let stalled = |name, load| Scenario::new(name, Work::get(path.clone()), Some(load));
+    plan(protocol, peer, vec![stalled("open", open), stalled("closed", closed)])
 }
 
 fn plan(protocol: Protocol, peer: &Peer, scenarios: Vec<Scenario>) -> Plan {

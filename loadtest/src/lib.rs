@@ -24,20 +24,10 @@ mod stack;
 mod target;
 mod work;
 
+pub(crate) use loadtest_model::chain;
+
 pub use engine::{Runner, commit, machine};
 pub use error::RunError;
 pub use loadtest_model::Protocol;
 pub use loadtest_wire::{Answer, CallError, Connection, Incoming, Request, ServerTiming};
 pub use stack::{DevFile, Pids, Stack};
-
-/// An error with all of its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

@@ -10,7 +10,6 @@
 
 use std::{
     error::Error,
-    fmt::Write as _,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use loadtest_model::{Disturbance, Recovery};
+use loadtest_model::{Disturbance, Recovery, chain};
 use tokio::sync::watch;
 
 /// Most disturbances of a run: their record is kept until its end.
@@ -150,7 +149,7 @@ impl Board {
     /// Records one that could not even begin. None if there were too many.
     pub(crate) fn could_not(&self, what: String, error: &dyn Error) -> Option<EntryId> {
         let mut log = self.lock();
-        let id = log.add(what, Some(told(error)))?;
+        let id = log.add(what, Some(chain(error)))?;
         log.entries[id.0].undone = true;
         Some(id)
     }
@@ -159,7 +158,7 @@ impl Board {
     pub(crate) fn failed(&self, id: EntryId, error: &dyn Error) {
         let mut log = self.lock();
         let entry = &mut log.entries[id.0];
-        entry.failed = Some(told(error));
+        entry.failed = Some(chain(error));
         entry.recovery = Recovery::new(entry.at);
         entry.undone = true;
         log.open.retain(|index| *index != id.0);
@@ -171,7 +170,7 @@ impl Board {
         let entry = &mut self.lock().entries[id.0];
         entry.undone = true;
         if let Some(error) = error {
-            entry.failed = Some(format!("could not be undone: {}", told(error)));
+            entry.failed = Some(format!("could not be undone: {}", chain(error)));
         }
     }
 
@@ -245,18 +244,6 @@ impl Entry {
 fn nanoseconds(duration: Duration) -> u64 {
     // 584 years are enough.
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX - 1)
-}
-
-/// An error with all that led to it.
-fn told(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        // Writing to a string can't fail.
-        let _ = write!(text, ": {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 
 pub mod arrival;
 mod budget;
+mod chain;
 mod figure;
 mod histogram;
 mod plan;
@@ -28,6 +29,7 @@ mod work;
 
 pub use arrival::{BadArrivals, Schedule};
 pub use budget::{BadBudgets, Bound, Budget, Budgets, Verdict};
+pub use chain::chain;
 pub use figure::figure;
 pub use histogram::{Histogram, Summary};
 pub use plan::{

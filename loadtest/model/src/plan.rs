@@ -90,6 +90,20 @@ pub struct Scenario {
     pub streams_per_connection: u32,
 }
 
+impl Scenario {
+    /// One with the usual bounds.
+    #[must_use]
+    pub fn new(name: impl Into<String>, work: Work, load: Option<Load>) -> Self {
+        Self {
+            name: name.into(),
+            work,
+            load,
+            timeout_ms: timeout(),
+            streams_per_connection: streams(),
+        }
+    }
+}
+
 /// When arrivals come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
@@ -297,7 +311,7 @@ const fn in_flight() -> u32 {
     1024
 }
 
-pub(crate) const fn streams() -> u32 {
+const fn streams() -> u32 {
     100
 }
 

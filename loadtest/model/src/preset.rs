@@ -71,14 +71,11 @@ impl Asked<'_> {
 
     /// An invocation of the function. Only those that we know are taken to repeat nonces.
     fn invoke(self) -> Work {
-        Work::Invoke {
-            function: self.function.to_owned(),
-            path: "/".to_owned(),
-            method: "GET".to_owned(),
-            body_bytes: 0,
-            nonce: matches!(self.function, "hello" | "echo"),
-            distinct: true,
+        let mut work = Work::invoke(self.function);
+        if let Work::Invoke { nonce, .. } = &mut work {
+            *nonce = matches!(self.function, "hello" | "echo");
         }
+        work
     }
 
     /// What was published, if this is it.
@@ -189,6 +186,5 @@ fn set_command(work: &mut Work, other: &str) {
 }
 
 fn scenario(name: &str, work: Work, load: Option<Load>, timeout_ms: u64) -> Scenario {
-    let streams_per_connection = crate::plan::streams();
-    Scenario { name: name.to_owned(), work, load, timeout_ms, streams_per_connection }
+    Scenario { timeout_ms, ..Scenario::new(name, work, load) }
 }

@@ -120,6 +120,34 @@ pub enum Work {
 }
 
 impl Work {
+    /// A GET of a path at the target's own address, right if it is answered by any of 2xx.
+    #[must_use]
+    pub fn get(path: impl Into<String>) -> Self {
+        Self::Http {
+            path: path.into(),
+            method: get(),
+            body_bytes: 0,
+            keep_alive: true,
+            expect_status: None,
+            expect_sha256: None,
+            expect_text: None,
+            nonce: false,
+        }
+    }
+
+    /// A request to a function that repeats nonces, each answered by a sandbox of its own.
+    #[must_use]
+    pub fn invoke(function: impl Into<String>) -> Self {
+        Self::Invoke {
+            function: function.into(),
+            path: root(),
+            method: get(),
+            body_bytes: 0,
+            nonce: true,
+            distinct: true,
+        }
+    }
+
     /// As plans and commands name it.
     #[must_use]
     pub const fn kind(&self) -> &'static str {

@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use loadtest_model::{Arrivals, ChaosPlan, Fault, Load, Plan, SlowProxy};
+use loadtest_model::{Arrivals, ChaosPlan, Fault, Load, Plan, SlowProxy, Work};
 
-use crate::peer::{Peer, get, run, scenario};
+use crate::peer::{Peer, run, scenario};
 
 /// Runs `loadtest serve` again and again, as a supervisor would, and leaves its pid in a file.
 struct Supervised {
@@ -59,7 +59,7 @@ fn under_load(address: SocketAddr, chaos: Vec<ChaosPlan>) -> Plan {
         "name = \"chaos\"\n[target]\nurl = \"http://{address}/\"\n[[scenario]]\nname = \"x\"\nwork = {{ kind = \"http\" }}\nload = {{ kind = \"closed\", concurrency = 1, requests = 1 }}\n"
     );
     let mut plan = Plan::from_toml(&toml).unwrap();
-    plan.scenarios = vec![scenario("load", get("/"), load)];
+    plan.scenarios = vec![scenario("load", Work::get("/"), load)];
     plan.chaos = chaos;
     plan
 }

@@ -2,20 +2,14 @@
 
 use loadtest_model::{Stream, Work, names};
 
-use crate::peer::{Peer, each, get, requests};
+use crate::peer::{Peer, each, requests};
 
 fn with_nonce(path: &str) -> Work {
-    let Work::Http { method, body_bytes, keep_alive, .. } = get(path) else { unreachable!() };
-    Work::Http {
-        path: path.to_owned(),
-        method,
-        body_bytes,
-        keep_alive,
-        expect_status: None,
-        expect_sha256: None,
-        expect_text: None,
-        nonce: true,
+    let mut work = Work::get(path);
+    if let Work::Http { nonce, .. } = &mut work {
+        *nonce = true;
     }
+    work
 }
 
 #[tokio::test]
@@ -51,14 +45,14 @@ async fn an_answer_to_another_request_is_cross_talk() {
 #[tokio::test]
 async fn errors_are_counted_by_kind() {
     let peer = Peer::start().await;
-    let report = peer.run(get("/error?every=10"), requests(40)).await;
+    let report = peer.run(Work::get("/error?every=10"), requests(40)).await;
     each(&report, |part| assert_eq!(part.errors["status_500"], 4));
-    let report = peer.run(get("/status?code=503"), requests(5)).await;
+    let report = peer.run(Work::get("/status?code=503"), requests(5)).await;
     each(&report, |part| {
         assert_eq!((part.errors["status_503"], part.succeeded), (5, 0));
         assert!(part.samples["status_503"].contains("503"), "{:?}", part.samples);
     });
-    let report = peer.run(get("/reset?every=10"), requests(40)).await;
+    let report = peer.run(Work::get("/reset?every=10"), requests(40)).await;
     each(&report, |part| {
         assert!(part.failed() >= 4, "{:?}", part.errors);
         assert!(part.succeeded >= 20, "{:?}", part.errors);
@@ -70,19 +64,13 @@ async fn errors_are_counted_by_kind() {
 async fn bodies_are_compared_with_what_was_expected() {
     let peer = Peer::start().await;
     let expecting = |sha256: Option<&str>, text: Option<&str>, status| {
-        let Work::Http { path, method, body_bytes, keep_alive, nonce, .. } = get("/") else {
-            unreachable!()
-        };
-        Work::Http {
-            path,
-            method,
-            body_bytes,
-            keep_alive,
-            nonce,
-            expect_status: status,
-            expect_sha256: sha256.map(str::to_owned),
-            expect_text: text.map(str::to_owned),
+        let mut work = Work::get("/");
+        if let Work::Http { expect_status, expect_sha256, expect_text, .. } = &mut work {
+            *expect_status = status;
+            *expect_sha256 = sha256.map(str::to_owned);
+            *expect_text = text.map(str::to_owned);
         }
+        work
     };
     // sha256 of "ok\n"
     let right = "dc51b8c96c2d745df3bd5590d990230a482fd247123599548e0632fdbf97fc22";

@@ -70,22 +70,7 @@ pub(crate) async fn run(plan: Plan) -> RunReport {
 }
 
 pub(crate) fn scenario(name: &str, work: Work, load: Load) -> Scenario {
-    let (name, load) = (name.to_owned(), Some(load));
-    Scenario { name, work, load, timeout_ms: 20_000, streams_per_connection: 100 }
-}
-
-/// A GET of a path, unchecked but for its status.
-pub(crate) fn get(path: &str) -> Work {
-    Work::Http {
-        path: path.to_owned(),
-        method: "GET".to_owned(),
-        body_bytes: 0,
-        keep_alive: true,
-        expect_status: None,
-        expect_sha256: None,
-        expect_text: None,
-        nonce: false,
-    }
+    Scenario::new(name, work, Some(load))
 }
 
 pub(crate) const fn requests(count: u64) -> Load {

@@ -2,7 +2,6 @@
 
 use std::{
     error::Error,
-    fmt::Write,
     io,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -158,13 +157,6 @@ impl CallError {
     /// Its message and those of everything behind it.
     #[must_use]
     pub fn in_full(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = self.source();
-        while let Some(source) = next {
-            // Writing to a string does not fail.
-            let _ = write!(text, ": {source}");
-            next = source.source();
-        }
-        text
+        loadtest_model::chain(self)
     }
 }

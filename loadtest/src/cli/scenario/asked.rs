@@ -117,26 +117,6 @@ impl StreamArgs {
 impl TargetArgs {
     /// A request to a function of the stack, or to the given address.
     fn simple_work(&self, function: String) -> Work {
-        let (path, method) = ("/".to_owned(), "GET".to_owned());
-        if self.stack().is_some() {
-            return Work::Invoke {
-                function,
-                path,
-                method,
-                body_bytes: 0,
-                nonce: true,
-                distinct: true,
-            };
-        }
-        Work::Http {
-            path,
-            method,
-            body_bytes: 0,
-            keep_alive: true,
-            expect_status: None,
-            expect_sha256: None,
-            expect_text: None,
-            nonce: false,
-        }
+        if self.stack().is_some() { Work::invoke(function) } else { Work::get("/") }
     }
 }
