@@ -68,7 +68,7 @@ bench: bench-tools images ## Measure and rewrite the tables of BENCHMARKS.md; th
 	@$(BIN)/wrenn deploy images/functions/echo > /dev/null
 	@$(BIN)/loadtest preset wrenn-bench --budgets loadtest/budgets.toml \
 		--json $(WRENN_DIR)/bench.json --html $(WRENN_DIR)/bench.html
-	@$(BIN)/loadtest report $(WRENN_DIR)/bench.json --markdown | $(BIN)/loadtest insert BENCHMARKS.md bench
+	@$(BIN)/loadtest report $(WRENN_DIR)/bench.json --markdown --brief | $(BIN)/loadtest insert BENCHMARKS.md bench
 	@$(BIN)/wrenn dev down > /dev/null
 
 .PHONY: clean

@@ -17,7 +17,7 @@ fn main() -> io::Result<()> {
         fs::write(file, html::page(&report))?;
     }
     println!("{}", live::summary(&report));
-    println!("{}", markdown::tables(&report));
+    println!("{}", markdown::tables(&report, markdown::Detail::Full));
     println!("{}", compare::compare_anyway(&report, &sample::report(2, 1.1)).text());
     Ok(())
 }

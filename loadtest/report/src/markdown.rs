@@ -29,15 +29,26 @@ pub enum BadMarker {
     Nested(String),
 }
 
+/// How much is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Every figure.
+    Full,
+    /// What a document is for: latency, the target's own timings, steps, failures.
+    Brief,
+}
+
 /// The report as sections and tables of GitHub's Markdown.
 #[must_use]
-pub fn tables(report: &RunReport) -> String {
+pub fn tables(report: &RunReport, detail: Detail) -> String {
     let mut out = String::new();
     heading(&mut out, report);
     for section in sections(report) {
-        one(&mut out, report, &section);
+        one(&mut out, report, &section, detail);
     }
-    table(&mut out, "Budgets", &verdict_table(report));
+    if detail == Detail::Full {
+        table(&mut out, "Budgets", &verdict_table(report));
+    }
     let _ = writeln!(out, "\n{}", markdown_escape(&sentence(&harness_line(report))));
     out
 }
@@ -63,18 +74,28 @@ fn heading(out: &mut String, report: &RunReport) {
     }
 }
 
-fn one(out: &mut String, report: &RunReport, section: &Section<'_>) {
+fn one(out: &mut String, report: &RunReport, section: &Section<'_>, detail: Detail) {
     let _ = writeln!(out, "\n#### {}\n", markdown_escape(section.name));
     let description = section.description();
     if !description.is_empty() {
         let _ = writeln!(out, "{}.\n", markdown_escape(&sentence(&description)));
     }
     out.push_str(&section.overview().markdown());
-    for kind in Kind::ALL {
-        table(out, kind.title(), &section.timing_table(kind));
+    match detail {
+        Detail::Full => {
+            for kind in Kind::ALL {
+                table(out, kind.title(), &section.timing_table(kind));
+            }
+            table(out, "Checks", &section.checks());
+        }
+        Detail::Brief => {
+            let timings = section.brief_timings();
+            if !timings.is_empty() {
+                let _ = write!(out, "\n{}", timings.markdown());
+            }
+        }
     }
     table(out, "Errors", &section.errors());
-    table(out, "Checks", &section.checks());
     table(out, "Further figures", &section.extras());
     table(out, "Disturbances", &disturbance_table(section.disturbances(report)));
 }
@@ -134,7 +155,7 @@ mod tests {
 
     #[test]
     fn every_scenario_has_its_tables() {
-        let text = tables(&sample::report(1, 1.0));
+        let text = tables(&sample::report(1, 1.0), Detail::Full);
         for wanted in [
             "### nightly",
             "commit 4f2a9c1d77e0",
@@ -154,7 +175,7 @@ mod tests {
 
     #[test]
     fn hostile_output_stays_text() {
-        let text = tables(&sample::hostile());
+        let text = tables(&sample::hostile(), Detail::Full);
         assert!(!text.contains("<script"), "{text}");
         assert!(text.contains("&lt;script&gt;"), "{text}");
     }

@@ -22,7 +22,7 @@ pub(crate) struct Section<'a> {
 }
 
 /// In what order things happen; other names come after these.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 28] = [
     names::LATENCY,
     names::SERVICE,
     names::FIRST_BYTE,
@@ -38,10 +38,17 @@ const ORDER: [&str; 21] = [
     "step.open",
     "step.create",
     "step.exec",
-    "step.files",
+    "step.interactive",
+    "step.write",
+    "step.read",
     "step.message",
+    "step.first_event",
+    "step.event",
+    "step.remember",
     "step.pause",
     "step.resume",
+    "step.exec_after",
+    "step.read_after",
     "step.close",
     "step.kill",
 ];
@@ -170,6 +177,30 @@ impl Section<'_> {
             }
         }
         table.without_empty_columns()
+    }
+
+    /// What the target says of itself and the steps, a column per protocol. Milliseconds.
+    pub(crate) fn brief_timings(&self) -> Table {
+        let over = |part: &&Part| match over(part).as_str() {
+            "" => "p50 / p99 ms".to_owned(),
+            protocol => format!("{protocol}, p50 / p99 ms"),
+        };
+        let columns: Vec<String> =
+            [String::from("<timing")].into_iter().chain(self.parts.iter().map(over)).collect();
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let mut table = Table::new(&columns);
+        for name in [Kind::Server, Kind::Step].into_iter().flat_map(|kind| self.timings(kind)) {
+            let figures = |part: &&Part| match part.timings.get(name) {
+                Some(timing) if !timing.is_empty() => {
+                    let s = timing.summary();
+                    format!("{} / {}", number(s.p50_ms), number(s.p99_ms))
+                }
+                _ => NONE.to_owned(),
+            };
+            let name = [words::timing(name).to_owned()];
+            table.row(name.into_iter().chain(self.parts.iter().map(figures)).collect());
+        }
+        table
     }
 
     /// Failures by kind, the commonest first.

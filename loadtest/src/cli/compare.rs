@@ -5,7 +5,10 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::Args;
 use loadtest_model::Part;
-use loadtest_report::compare::Verdict;
+use loadtest_report::{
+    compare::Verdict,
+    markdown::{Detail, tables},
+};
 
 use super::{execute::NOT_KEPT, output};
 
@@ -39,6 +42,9 @@ pub(crate) struct ReportArgs {
     /// Print Markdown instead of the summary
     #[arg(long)]
     markdown: bool,
+    /// Only what a document is for, of the Markdown
+    #[arg(long, requires = "markdown")]
+    brief: bool,
 }
 
 #[derive(Debug, Args)]
@@ -93,7 +99,7 @@ pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
         output::write(file, loadtest_report::html::page(&run).as_bytes())?;
     }
     if args.markdown {
-        print!("{}", loadtest_report::markdown::tables(&run));
+        print!("{}", tables(&run, if args.brief { Detail::Brief } else { Detail::Full }));
     } else {
         print!("{}", loadtest_report::live::summary(&run));
     }

@@ -268,14 +268,20 @@ fn harness(efforts: &[Effort], workers: u32) -> Harness {
     }
 }
 
-/// The commit of the tree that we were started in, if it is one.
+/// The commit of the tree that we were started in, if it is one; `-dirty` if something else than a
+/// document differs from it.
 #[must_use]
 pub fn commit() -> Option<String> {
-    let output = std::process::Command::new("git")
-        .args(["describe", "--always", "--dirty", "--abbrev=9"])
-        .stdin(std::process::Stdio::null())
-        .output()
-        .ok()?;
+    let head = git(&["rev-parse", "--short=9", "HEAD"])?;
+    // Figures are written into documents while others are still being made.
+    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ":(exclude)*.md"])?;
+    Some(if changed.is_empty() { head } else { head + "-dirty" })
+}
+
+/// What git says, if there is a git and a tree.
+fn git(arguments: &[&str]) -> Option<String> {
+    let mut git = std::process::Command::new("git");
+    let output = git.args(arguments).stdin(std::process::Stdio::null()).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
 }

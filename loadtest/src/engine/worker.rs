@@ -103,7 +103,13 @@ impl Worker {
         let begin = *self.start.1.get_or_init(Instant::now);
         let cpu = usage::thread_cpu();
         let extra = self.measure(&lane, begin).await?;
-        let took = begin.elapsed();
+        let took = match &self.load {
+            // An open loop lasts as long as arrivals may come, though the last came before.
+            Some(Load::Open { duration_ms, .. }) if !self.cancel.is_cancelled() => {
+                begin.elapsed().max(Duration::from_millis(*duration_ms))
+            }
+            _ => begin.elapsed(),
+        };
         let busy = (usage::thread_cpu() - cpu).as_secs_f64() / took.as_secs_f64().max(1e-9);
         Ok(Done { busy, took, extra, left: lane.doer.settle().await })
     }

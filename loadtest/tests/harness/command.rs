@@ -79,3 +79,11 @@ async fn a_server_that_is_not_there_is_a_result() {
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains("connect"), "{}", said(&output));
 }
+
+#[test]
+fn the_plan_of_the_readme_is_one() {
+    let readme = include_str!("../../README.md");
+    let plan = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let plan = loadtest_model::Plan::from_toml(plan).unwrap();
+    assert_eq!((plan.scenarios.len(), plan.chaos.len()), (1, 1));
+}
