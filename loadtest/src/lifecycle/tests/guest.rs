@@ -4,7 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     sync::OnceLock,
     time::Duration,
 };
@@ -16,7 +16,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     net::TcpStream,
@@ -120,24 +120,13 @@ pub(super) fn processes_of(id: &str) -> Vec<i32> {
     processes.collect()
 }
 
-/// The daemon's program. Built here, as nothing else in this crate's tests needs it to be built.
+/// The daemon's program, which `make build` leaves beside the directory of this one.
 pub(super) fn daemon() -> &'static Path {
     static DAEMON: OnceLock<PathBuf> = OnceLock::new();
     DAEMON.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let build = Command::new(env!("CARGO"))
-            .args(["build", "--release", "-p", "envd", "--message-format", "json"])
-            .current_dir(root)
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap();
-        assert!(build.status.success(), "the guest daemon was not built");
-        let lines = String::from_utf8(build.stdout).unwrap();
-        let found = lines.lines().find_map(|line| {
-            let line: Value = serde_json::from_str(line).ok()?;
-            let path = line["executable"].as_str()?;
-            (line["target"]["name"] == "envd").then(|| PathBuf::from(path))
-        });
-        found.expect("cargo names the program")
+        let own = std::env::current_exe().unwrap();
+        let daemon = own.ancestors().nth(2).unwrap().join("envd");
+        assert!(daemon.exists(), "{} is missing: run `make build`", daemon.display());
+        daemon
     })
 }
