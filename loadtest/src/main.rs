@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Exit codes: 0 all is well, 1 it could not be run, 2 the flags are off, 3 a budget was not kept
-//! or (with `compare --fail-if-worse`) something got worse, 4 `compare` refused unlike runs.
+//! or (with `compare --fail-if-worse`) something got worse, 4 `compare` refused unlike runs, 130
+//! it was interrupted.
 
 mod cli;
 

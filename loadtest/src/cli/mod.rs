@@ -28,7 +28,7 @@ use self::{
     name = "loadtest",
     version,
     after_help = "Exit codes: 0 all is well, 1 it could not be run, 2 the flags are off, 3 a budget was not kept or \
-something got worse, 4 unlike runs.\nOnly loopback and addresses given explicitly are called; public ones only with \
+something got worse, 4 unlike runs, 130 interrupted.\nOnly loopback and addresses given explicitly are called; public ones only with \
 --i-own-this-target."
 )]
 pub(crate) struct Cli {

@@ -111,6 +111,10 @@ impl Runner {
             disturbances,
             verdicts: Vec::new(),
         };
+        if cancel.is_cancelled() {
+            let why = "it was interrupted before the plan's end".to_owned();
+            report.harness.bottlenecks.push(why);
+        }
         report.verdicts = self.budgets.judge(&report);
         Ok(report)
     }

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use tokio::io::AsyncBufReadExt as _;
+
 use crate::peer::Peer;
 
 async fn loadtest(arguments: &[&str]) -> Output {
@@ -78,6 +80,28 @@ async fn a_server_that_is_not_there_is_a_result() {
         loadtest(&["http", "--url", "http://127.0.0.1:9/", "--requests", "3", "--quiet"]).await;
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains("connect"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn a_run_that_is_ended_by_a_signal_says_so_and_keeps_what_it_measured() {
+    let peer = Peer::start().await;
+    let (url, json) = (format!("http://{}/", peer.clear()), peer.dir().join("a.json"));
+    let mut run = tokio::process::Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args(["http", "--url", &url, "--rate", "50", "--duration", "600s", "--json"])
+        .arg(&json)
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = tokio::io::BufReader::new(run.stderr.take().unwrap()).lines();
+    while !lines.next_line().await.unwrap().unwrap().contains("measuring") {}
+    let pid = nix::unistd::Pid::from_raw(run.id().unwrap().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    // Its end is read, or it would wait for us to.
+    while lines.next_line().await.unwrap().is_some() {}
+    assert_eq!(run.wait().await.unwrap().code(), Some(130));
+    let saved = std::fs::read_to_string(json).unwrap();
+    assert!(saved.contains("interrupted"), "the saved run does not say so");
 }
 
 #[test]

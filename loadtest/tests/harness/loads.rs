@@ -127,6 +127,7 @@ async fn an_interrupted_run_gives_what_was_measured() {
     });
     let report = report.unwrap();
     assert!(report.parts[0].succeeded >= 20);
+    assert!(report.harness.bottlenecks.iter().any(|text| text.contains("interrupted")));
     assert!(report.took_s < Duration::from_secs(300).as_secs_f64());
 }
 

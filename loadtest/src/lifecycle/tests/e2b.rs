@@ -82,15 +82,8 @@ async fn pause_that_loses_memory_or_disk_is_told() {
 
 #[tokio::test]
 async fn changed_file_is_told() {
-    let plane = Plane::start(Flaw::None).await;
-    let nonce = nonce("changed");
-    // It runs while the file is there, and changes it before it is read again.
-    let path = content::path(&nonce);
-    let command = format!(
-        "(while ! [ -s {path} ]; do sleep 0.01; done; while :; do echo x > {path}; done) \
-         </dev/null >/dev/null 2>&1 &"
-    );
-    let outcome = lives(plane.address, KEY).live(&Life { command, ..life() }, &nonce).await;
+    let plane = Plane::start(Flaw::ChangesFiles).await;
+    let outcome = lives(plane.address, KEY).live(&life(), &nonce("changed")).await;
     assert_eq!(kind(&outcome), "check_file", "{}", message(&outcome));
     assert!(message(&outcome).contains("bytes instead of 100000"), "{}", message(&outcome));
 }

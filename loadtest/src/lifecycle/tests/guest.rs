@@ -68,6 +68,9 @@ impl Guest {
             // 32 bytes; that they are all the same does not matter here.
             "entropy": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
             "accessToken": token, "defaultUser": "root",
+            // A sandbox's commands run in login shells: the profile of whoever tests here may do
+            // anything, also wait for a lock for a minute.
+            "envVars": {"HOME": "/nonexistent"},
         });
         let stream = TokioIo::new(TcpStream::connect(self.address).await.unwrap());
         let (mut sender, connection) = http1::handshake(stream).await.unwrap();
@@ -85,6 +88,11 @@ impl Guest {
             // It may have ended meanwhile.
             let _ = kill(Pid::from_raw(pid), signal);
         }
+    }
+
+    /// Changes the file that a life wrote.
+    pub(super) fn change_file(&self) {
+        fs::write(content::path(&self.nonce), "x\n").unwrap();
     }
 
     /// Loses the file that a life wrote.

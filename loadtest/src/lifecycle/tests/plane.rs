@@ -55,6 +55,8 @@ pub(super) enum Flaw {
     ColdBoot,
     /// A paused sandbox keeps its memory only.
     LosesFiles,
+    /// A file has other content after a pause.
+    ChangesFiles,
 }
 
 struct Sandbox {
@@ -229,6 +231,7 @@ async fn connect(flaw: Flaw, id: &str, sandbox: &mut Sandbox) -> Response<Body> 
     match flaw {
         Flaw::ColdBoot => sandbox.guest = Guest::start(id, &nonce, &sandbox.token).await,
         Flaw::LosesFiles => sandbox.guest.lose_file(),
+        Flaw::ChangesFiles => sandbox.guest.change_file(),
         _ => {}
     }
     sandbox.guest.signal(Signal::SIGCONT);
