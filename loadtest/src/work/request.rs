@@ -79,6 +79,8 @@ pub(crate) struct Caller {
     connections: Vec<Connections>,
     next: Cell<usize>,
     request: Request,
+    /// Whether anything looks for a nonce in the answers.
+    has_nonce: bool,
     random: RefCell<ChaCha8Rng>,
 }
 
@@ -102,6 +104,7 @@ impl Caller {
             call: Arc::clone(call),
             next: Cell::new(0),
             request,
+            has_nonce: call.expect.nonce || call.peers.iter().any(|peer| peer.token.is_some()),
             random: RefCell::new(ChaCha8Rng::seed_from_u64(seed)),
         }
     }
@@ -151,15 +154,16 @@ impl Caller {
         outcome
     }
 
-    /// The request, with a nonce of its own.
+    /// The request, with a nonce of its own if one is looked for; else that is empty.
     fn request(&self) -> (Request, String) {
         let mut request = self.request.clone();
-        let nonce = check::nonce(self.random.borrow_mut().next_u64());
-        if self.call.expect.nonce || self.call.peers.iter().any(|peer| peer.token.is_some()) {
-            const NAME: HeaderName = HeaderName::from_static(NONCE_HEADER);
-            let value = HeaderValue::from_str(&nonce).expect("letters and digits");
-            request.set_nonce(NAME, value);
+        if !self.has_nonce {
+            return (request, String::new());
         }
+        const NAME: HeaderName = HeaderName::from_static(NONCE_HEADER);
+        let nonce = check::nonce(self.random.borrow_mut().next_u64());
+        let value = HeaderValue::from_str(&nonce).expect("letters and digits");
+        request.set_nonce(NAME, value);
         (request, nonce)
     }
 }
