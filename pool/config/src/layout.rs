@@ -101,6 +101,18 @@ impl Layout {
         self.snapshots_dir().join(snapshot.label())
     }
 
+    /// `layers/`: the content of all snapshots' memory on this host.
+    #[must_use]
+    pub fn layers_dir(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    /// `cache/`: blocks of layers that were read from the object store.
+    #[must_use]
+    pub fn cache_dir(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
     /// `run/`: sockets and pid files.
     #[must_use]
     pub fn run_dir(&self) -> PathBuf {

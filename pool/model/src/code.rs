@@ -88,6 +88,8 @@ codes! {
     StartCommandExited = "start_command_exited", 422;
     /// A function's server was not ready in time.
     NotReady = "not_ready", 422;
+    /// What was asked for needs more memory than the host may promise; the message has the sum.
+    OverBudget = "over_budget", 422;
     /// The name belongs to somebody else.
     NameTaken = "name_taken", 409;
     /// The resource is in a state that does not allow this.
@@ -98,6 +100,8 @@ codes! {
     NoCapacity = "no_capacity", 503;
     /// No warm sandbox became free in time.
     PoolEmpty = "pool_empty", 503;
+    /// The object store that has the snapshot cannot be read.
+    SnapshotUnavailable = "snapshot_unavailable", 503;
     /// No agent can be reached.
     AgentUnavailable = "agent_unavailable", 503;
     /// The request's time is over.

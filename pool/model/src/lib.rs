@@ -14,7 +14,9 @@ mod base36;
 mod code;
 mod id;
 mod state;
+mod tuning;
 
 pub use code::{ErrorCode, UnknownCode};
 pub use id::{BadId, FunctionId, HostId, RequestId, SandboxId, SnapshotId, TeamId, TemplateId};
 pub use state::{BadPort, Generation, OnTimeout, Port, SandboxState};
+pub use tuning::{BadTuning, Day, POOL_MAX, PoolPolicy, Prefetch, Reuse, Schedule, TimeOfDay};

@@ -23,6 +23,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "pool-config",
             "pool-model",
             "pool-pager",
+            "pool-remote",
             "pool-store",
         ],
     ),
@@ -70,7 +71,9 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("pool", &["pool-model", "pool-store"]),
     ("pool-config", &["pool-model"]),
     ("pool-model", &[]),
-    ("pool-pager", &["pool-config", "pool-model", "pool-store"]),
+    ("pool-pager", &["pool-config", "pool-model", "pool-remote", "pool-store"]),
+    ("pool-remote", &["pool-model", "pool-store"]),
+    ("pool-sim", &["pool"]),
     ("pool-store", &["pool-model"]),
     ("qemu-uffd", &[]),
 ];
@@ -78,7 +81,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 /// What only these crates may use of the ecosystem.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("cargo_metadata", &["pool-model"]),
-    ("clap", &["edge-cli", "envd", "loadtest", "pool-config"]),
+    ("clap", &["edge-cli", "envd", "loadtest", "pool-config", "pool-sim"]),
+    ("object_store", &["pool-remote"]),
     ("quinn", &["edge-cli", "edge-proxy", "loadtest-server", "loadtest-wire"]),
     ("sqlx", &["edge-store"]),
 ];
@@ -96,8 +100,10 @@ const UNSAFE_MODULES: &[&str] = &[
     "agent/slot/src/sys.rs",
     "agent/slot/tests/support/tap.rs",
     "agent/src/sys.rs",
+    "agent/vmm/examples/capture_bench.rs",
     "agent/vmm/qemu-uffd/src/preload.rs",
     "agent/vmm/src/sys/mod.rs",
+    "agent/vmm/src/sys/pagemap.rs",
     "agent/vmm/tests/machines/tap.rs",
     "envd/src/sys.rs",
     "images/init/src/sys.rs",
