@@ -1,8 +1,10 @@
-//! What can go wrong with a store, one enum per operation.
+//! What can go wrong with a snapshot store, one enum per operation.
 
 use std::{io, path::PathBuf};
 
 use pool_model::SnapshotId;
+
+use crate::{Digest, FormatError, LayerId, WriteError};
 
 /// Whether `error` says that the disk or the quota is full.
 #[must_use]
@@ -33,20 +35,40 @@ pub enum BeginError {
 /// Why a draft did not become a snapshot. The draft is gone in every case.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// The writer left one of the three files out.
+    /// The writer left one of the files out.
     #[error("the draft has no {}", path.display())]
     Missing {
         /// The file that should be there.
         path: PathBuf,
     },
-    /// The memory file isn't as long as the guest's memory.
-    #[error("the memory file has {found} bytes, the guest has {expected}")]
+    /// The map isn't of as much memory as the guest has.
+    #[error("the memory's map is of {found} bytes, the guest has {expected}")]
     MemoryLength {
         /// The guest's memory in bytes.
         expected: u64,
-        /// The file's length.
+        /// The map's.
         found: u64,
     },
+    /// The map names a layer that this host knows nothing of.
+    #[error("the memory's map names layer {layer}, which is not in the store")]
+    MissingLayer {
+        /// That layer.
+        layer: LayerId,
+    },
+    /// The manifest is larger than any that is read: it names too many layers, or texts are long.
+    #[error("the manifest would have {found} bytes, at most {max} are read")]
+    ManifestLength {
+        /// Most bytes.
+        max: u64,
+        /// What it would have.
+        found: u64,
+    },
+    /// No new layer could be written.
+    #[error("cannot compact the memory")]
+    Compact(#[source] WriteError),
+    /// No draft could be begun.
+    #[error(transparent)]
+    Begin(#[from] BeginError),
     /// The disk is full.
     #[error("no space left to {step} {}", path.display())]
     NoSpace {
@@ -109,6 +131,15 @@ pub enum OpenError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The memory's map has the right digest and is none: a writer's mistake.
+    #[error("the memory's map of snapshot {snapshot} is malformed")]
+    Map {
+        /// The snapshot asked for.
+        snapshot: SnapshotId,
+        /// What is wrong with it.
+        #[source]
+        source: FormatError,
+    },
     /// A file of the snapshot is shorter or longer than its manifest says.
     #[error("snapshot {snapshot}: {file} has {found} bytes, its manifest says {expected}")]
     Length {
@@ -121,6 +152,18 @@ pub enum OpenError {
         /// Bytes on disk; 0 if it is missing.
         found: u64,
     },
+    /// A file of the snapshot has another content than its manifest says.
+    #[error("snapshot {snapshot}: {file} has digest {found}, its manifest says {expected}")]
+    Digest {
+        /// The snapshot asked for.
+        snapshot: SnapshotId,
+        /// Which of its files.
+        file: &'static str,
+        /// Digest by the manifest.
+        expected: Digest,
+        /// Digest of the file.
+        found: Digest,
+    },
     /// The system refused to read.
     #[error("cannot read {}", path.display())]
     Io {
@@ -130,6 +173,20 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Whether `error` says that the snapshot is damaged or of another version: trying again won't
+/// help, as opposed to a snapshot that isn't there or a system that refuses.
+#[must_use]
+pub fn is_damage(error: &OpenError) -> bool {
+    match error {
+        OpenError::Version { .. }
+        | OpenError::Malformed { .. }
+        | OpenError::Map { .. }
+        | OpenError::Length { .. }
+        | OpenError::Digest { .. } => true,
+        OpenError::NotFound { .. } | OpenError::Io { .. } => false,
+    }
 }
 
 /// Why the store could not be listed.

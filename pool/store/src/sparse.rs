@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use rustix::{fs::SeekFrom, io::Errno};
+use rustix::{
+    fs::{FallocateFlags, SeekFrom},
+    io::Errno,
+};
 
 /// Bytes moved per step where the kernel can't copy by itself.
 const STEP_BYTES: usize = 256 << 10;
@@ -70,6 +73,38 @@ pub fn copy_sparse(from: &Path, to: &Path) -> io::Result<u64> {
     })
 }
 
+/// Makes the content of `to`, which is there and as long, that of `from`; returns how many bytes
+/// of data that has. Works as [`copy_sparse`] does; what is a hole in `from` is one in `to` after,
+/// or written zeroes where the file system has no holes.
+///
+/// # Errors
+///
+/// What the system says as it is; `to` is partly copied then. `InvalidInput` if the lengths differ
+/// or both are the same file.
+pub fn copy_sparse_into(from: &Path, to: &File) -> io::Result<u64> {
+    let invalid = |text| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    let source = File::open(from)?;
+    let (meta, there) = (source.metadata()?, to.metadata()?);
+    if (there.dev(), there.ino()) == (meta.dev(), meta.ino()) {
+        return invalid("cannot copy a file onto itself");
+    }
+    if there.len() != meta.len() {
+        return invalid("cannot copy into a file of another length");
+    }
+    let extents = data_extents(&source)?;
+    let data = extents.iter().map(|extent| extent.len).sum();
+    if rustix::fs::ioctl_ficlone(to, &source).is_ok() {
+        return Ok(data);
+    }
+    for old in data_extents(to)? {
+        for stale in without(old, &extents) {
+            clear(to, stale)?;
+        }
+    }
+    copy_extents(&source, to, extents)?;
+    Ok(data)
+}
+
 fn copy_into(source: &File, len: u64, target: &File) -> io::Result<u64> {
     let extents = data_extents(source)?;
     let data = extents.iter().map(|extent| extent.len).sum();
@@ -77,6 +112,51 @@ fn copy_into(source: &File, len: u64, target: &File) -> io::Result<u64> {
         return Ok(data);
     }
     target.set_len(len)?;
+    copy_extents(source, target, extents)?;
+    Ok(data)
+}
+
+/// The parts of `extent` that are in none of `others`, which are sorted.
+fn without(extent: Extent, others: &[Extent]) -> Vec<Extent> {
+    let (mut at, end) = (extent.start, extent.start + extent.len);
+    let mut parts = Vec::new();
+    let after = others.partition_point(|other| other.start + other.len <= at);
+    for other in others[after..].iter().take_while(|other| other.start < end) {
+        if other.start > at {
+            parts.push(Extent { start: at, len: other.start - at });
+        }
+        at = other.start + other.len;
+    }
+    if at < end {
+        parts.push(Extent { start: at, len: end - at });
+    }
+    parts
+}
+
+/// Makes `extent` of `file` a hole, or zeroes where there are no holes.
+fn clear(file: &File, extent: Extent) -> io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    loop {
+        match rustix::fs::fallocate(file, flags, extent.start, extent.len) {
+            Err(Errno::INTR) => {}
+            Err(Errno::NOSYS | Errno::OPNOTSUPP) => return write_zeroes(file, extent),
+            done => return Ok(done?),
+        }
+    }
+}
+
+fn write_zeroes(file: &File, extent: Extent) -> io::Result<()> {
+    let zeroes = vec![0; STEP_BYTES];
+    let (mut at, end) = (extent.start, extent.start + extent.len);
+    while at < end {
+        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(zeroes.len());
+        file.write_all_at(&zeroes[..want], at)?;
+        at += want as u64;
+    }
+    Ok(())
+}
+
+fn copy_extents(source: &File, target: &File, extents: Vec<Extent>) -> io::Result<()> {
     let mut in_kernel = true;
     for extent in extents {
         let mut copied = 0;
@@ -86,7 +166,7 @@ fn copy_into(source: &File, len: u64, target: &File) -> io::Result<u64> {
         }
         copy_by_hand(source, target, extent, copied)?;
     }
-    Ok(data)
+    Ok(())
 }
 
 /// Lets the kernel copy `extent`; returns how far it got before it said it can't.

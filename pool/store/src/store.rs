@@ -1,40 +1,47 @@
-//! A directory of snapshots and the drafts that become snapshots.
+//! A directory of snapshots: which there are, and how they come and go.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _, Write as _},
-    path::{Path, PathBuf},
+    collections::BTreeSet,
+    fs, io,
+    path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use pool_model::SnapshotId;
 
 use crate::{
-    BeginError, CommitError, DeleteError, FileDigest, Files, ListError, MANIFEST_BYTES_MAX,
-    Manifest, NewManifest, OpenError, digest_sparse, is_no_space,
+    BeginError, CommitError, DeleteError, Draft, LayerId, LayerStore, ListError, Manifest,
+    OpenError, Snapshot, is_no_space, snapshot::read_manifest,
 };
 
 /// What a draft's and a dying snapshot's directory name starts with.
 const DRAFT_PREFIX: &str = ".tmp-";
-const MEMORY: &str = "memory";
-const STATE: &str = "state";
-const SCRATCH: &str = "scratch.ext4";
-const MANIFEST: &str = "manifest.json";
 
-/// The snapshots of one host, in one directory.
+/// The last manifest version without layers: its snapshots had a memory file of their own.
+const VERSION_WITHOUT_LAYERS: u32 = 1;
+
+/// Snapshots in one directory, and the layers that their memory is in.
 #[derive(Debug, Clone)]
 pub struct SnapshotStore {
     dir: PathBuf,
+    layers: LayerStore,
 }
 
 impl SnapshotStore {
     /// A store over `dir`, which [`SnapshotStore::begin`] makes if it isn't there.
     #[must_use]
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+    pub fn new(dir: PathBuf, layers: LayerStore) -> Self {
+        Self { dir, layers }
     }
 
-    /// Makes an empty draft. Its files are written by the caller.
+    /// Where the memory of these snapshots is.
+    #[must_use]
+    pub fn layers(&self) -> &LayerStore {
+        &self.layers
+    }
+
+    /// Makes an empty draft. Its files are written by the caller. It pins the layers, waiting for a
+    /// collection that is under way.
     ///
     /// # Errors
     ///
@@ -47,51 +54,20 @@ impl SnapshotStore {
                 BeginError::Io { dir: self.dir.clone(), source }
             }
         };
+        let pin = self.layers.pin();
         fs::create_dir_all(&self.dir).map_err(failed)?;
         let dir = self.fresh_name();
         fs::create_dir(&dir).map_err(failed)?;
-        Ok(Draft { store: self.dir.clone(), dir, keep: false })
+        Ok(Draft::new(self.dir.clone(), self.layers.clone(), dir, pin))
     }
 
-    /// Opens a snapshot: version, id and lengths are checked, digests are not.
+    /// Opens a snapshot of this store. See [`Snapshot::open_at`].
     ///
     /// # Errors
     ///
     /// [`OpenError`] says which check failed.
     pub fn open(&self, id: SnapshotId) -> Result<Snapshot, OpenError> {
-        let dir = self.dir.join(id.label());
-        let path = dir.join(MANIFEST);
-        let mut json = Vec::new();
-        match File::open(&path) {
-            Ok(file) => file.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut json),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(OpenError::NotFound { snapshot: id });
-            }
-            Err(error) => Err(error),
-        }
-        .map_err(|source| OpenError::Io { path, source })?;
-        if json.len() as u64 > MANIFEST_BYTES_MAX {
-            let reason = format!("over {MANIFEST_BYTES_MAX} bytes");
-            return Err(OpenError::Malformed { snapshot: id, reason });
-        }
-        let manifest = Manifest::from_json(id, &json)?;
-        let Files { memory, state, scratch } = &manifest.files;
-        if memory.bytes != manifest.memory_bytes {
-            let reason = "its memory file isn't as long as its memory".to_owned();
-            return Err(OpenError::Malformed { snapshot: id, reason });
-        }
-        for (file, digest) in [(MEMORY, memory), (STATE, state), (SCRATCH, scratch)] {
-            let found = fs::metadata(dir.join(file)).map_or(0, |meta| meta.len());
-            if found != digest.bytes {
-                return Err(OpenError::Length {
-                    snapshot: id,
-                    file,
-                    expected: digest.bytes,
-                    found,
-                });
-            }
-        }
-        Ok(Snapshot { manifest, dir })
+        Snapshot::open_at(&self.dir.join(id.label()), id)
     }
 
     /// The ids of all committed snapshots, sorted.
@@ -107,7 +83,56 @@ impl SnapshotStore {
         Ok(ids)
     }
 
-    /// Deletes a snapshot. It is gone at once: first it loses its name, then its bytes.
+    /// Makes a snapshot with the same content whose memory is in fewer layers; device state and
+    /// disk are shared with the old one (hard links). `None` if it is in few enough.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; there is no new snapshot then.
+    pub fn compacted(&self, snapshot: &Snapshot) -> Result<Option<Manifest>, CommitError> {
+        let draft = self.begin()?; // first: its pin keeps the new layer
+        let Some(map) = self.layers.compact(snapshot.map()).map_err(CommitError::Compact)? else {
+            return Ok(None);
+        };
+        for (from, to) in
+            [(snapshot.state_path(), draft.state()), (snapshot.scratch_path(), draft.scratch())]
+        {
+            fs::hard_link(&from, &to).map_err(|e| CommitError::from_io("link", &from, e))?;
+        }
+        let learnt = snapshot.working_set_path();
+        match fs::copy(&learnt, draft.working_set()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(CommitError::from_io("copy", &learnt, error));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        let manifest = &snapshot.manifest;
+        let (state, scratch) = (manifest.state.clone(), manifest.scratch.clone());
+        draft.commit_sealed(manifest.maker_part(), &map, state, scratch).map(Some)
+    }
+
+    /// The layers that any committed snapshot here names. Drafts don't count: they pin.
+    ///
+    /// # Errors
+    ///
+    /// Any manifest that can't be read: as long as it is not known what it names, nothing may be
+    /// deleted.
+    pub fn live_layers(&self) -> io::Result<BTreeSet<LayerId>> {
+        let mut live = BTreeSet::new();
+        for id in self.list().map_err(|error| error.source)? {
+            match read_manifest(&self.dir.join(id.label()), id) {
+                Ok(manifest) => live.extend(manifest.memory.layers),
+                Err(OpenError::Version { found: VERSION_WITHOUT_LAYERS, .. }) => {}
+                // Deleted since it was listed, or a directory without a manifest: which of them?
+                Err(OpenError::NotFound { .. }) if !self.dir.join(id.label()).exists() => {}
+                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            }
+        }
+        Ok(live)
+    }
+
+    /// Deletes a snapshot. It is gone at once: first it loses its name, then its bytes. Its layers
+    /// go with the next [`LayerStore::gc`] if no other needs them.
     ///
     /// # Errors
     ///
@@ -157,138 +182,15 @@ impl SnapshotStore {
     }
 
     /// A name that no other draft of this process has; other processes left none (swept).
-    fn fresh_name(&self) -> PathBuf {
+    pub(crate) fn fresh_name(&self) -> PathBuf {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         self.dir.join(format!("{DRAFT_PREFIX}{}-{number}", std::process::id()))
     }
-}
 
-/// A snapshot in the making. Dropping it removes it.
-#[derive(Debug)]
-pub struct Draft {
-    store: PathBuf,
-    dir: PathBuf,
-    keep: bool,
-}
-
-impl Draft {
-    /// Where the draft's files are.
+    /// Where the snapshots are.
     #[must_use]
-    pub fn dir(&self) -> &Path {
+    pub fn dir(&self) -> &std::path::Path {
         &self.dir
     }
-
-    /// Where guest memory goes.
-    #[must_use]
-    pub fn memory(&self) -> PathBuf {
-        self.dir.join(MEMORY)
-    }
-
-    /// Where device state goes.
-    #[must_use]
-    pub fn state(&self) -> PathBuf {
-        self.dir.join(STATE)
-    }
-
-    /// Where the writable disk layer goes.
-    #[must_use]
-    pub fn scratch(&self) -> PathBuf {
-        self.dir.join(SCRATCH)
-    }
-
-    /// Makes it a snapshot: digests, syncs, names it. After a crash it is there whole or not.
-    ///
-    /// # Errors
-    ///
-    /// [`CommitError`]; the draft is removed then.
-    pub fn commit(mut self, new: NewManifest) -> Result<Manifest, CommitError> {
-        let files = Files {
-            memory: seal(&self.memory())?,
-            state: seal(&self.state())?,
-            scratch: seal(&self.scratch())?,
-        };
-        if files.memory.bytes != new.memory_bytes {
-            return Err(CommitError::MemoryLength {
-                expected: new.memory_bytes,
-                found: files.memory.bytes,
-            });
-        }
-        let manifest = Manifest::new(new, files);
-        let path = self.dir.join(MANIFEST);
-        write_synced(&path, &manifest.to_json())
-            .map_err(|source| CommitError::from_io("write", &path, source))?;
-        sync_dir(&self.dir)?;
-        let target = self.store.join(manifest.snapshot.label());
-        match fs::rename(&self.dir, &target) {
-            Ok(()) => self.keep = true,
-            // Same id, same bytes: it is already here, and the draft goes.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-            Err(source) => return Err(CommitError::from_io("name", &target, source)),
-        }
-        sync_dir(&self.store)?;
-        Ok(manifest)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if !self.keep
-            && let Err(error) = fs::remove_dir_all(&self.dir)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %self.dir.display(), %error, "cannot remove a draft");
-        }
-    }
-}
-
-/// A committed snapshot.
-#[derive(Debug, Clone)]
-pub struct Snapshot {
-    /// What it says about itself.
-    pub manifest: Manifest,
-    dir: PathBuf,
-}
-
-impl Snapshot {
-    /// Guest memory: sparse, as long as the guest's memory.
-    #[must_use]
-    pub fn memory_path(&self) -> PathBuf {
-        self.dir.join(MEMORY)
-    }
-
-    /// Device state, as the VMM wrote it.
-    #[must_use]
-    pub fn state_path(&self) -> PathBuf {
-        self.dir.join(STATE)
-    }
-
-    /// The writable disk layer; copied per sandbox with [`crate::copy_sparse`].
-    #[must_use]
-    pub fn scratch_path(&self) -> PathBuf {
-        self.dir.join(SCRATCH)
-    }
-}
-
-/// Syncs and digests one finished file.
-fn seal(path: &Path) -> Result<FileDigest, CommitError> {
-    let failed = |step| move |source| CommitError::from_io(step, path, source);
-    let file = File::open(path).map_err(failed("open"))?;
-    // Before the digest: delayed allocation may find only now that the disk is full.
-    file.sync_all().map_err(failed("sync"))?;
-    let bytes = file.metadata().map_err(failed("stat"))?.len();
-    let hash = digest_sparse(&file).map_err(failed("digest"))?;
-    Ok(FileDigest { bytes, blake3: hash.to_hex().to_string() })
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-fn sync_dir(dir: &Path) -> Result<(), CommitError> {
-    File::open(dir)
-        .and_then(|file| file.sync_all())
-        .map_err(|source| CommitError::from_io("sync", dir, source))
 }

@@ -1,0 +1,8 @@
+//! Feeds `bodies::block` arbitrary bytes.
+
+#![no_main]
+
+#[path = "../bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::block(data));
