@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use pool_model::SnapshotId;
+use pool_model::{Prefetch, SnapshotId};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::{
     io::unix::AsyncFd,
@@ -78,7 +78,7 @@ pub enum PagerError {
 ///
 /// A call that is dropped or runs into its deadline may or may not have been carried out; the
 /// client stays usable, since a late reply is recognised and thrown away. `base`, `attach`,
-/// `detach` and `drop_base` may be repeated.
+/// `detach`, `drop_base` and `record` may be repeated.
 #[derive(Debug)]
 pub struct PagerClient {
     line: Mutex<Line>,
@@ -119,18 +119,22 @@ impl PagerClient {
         }
     }
 
-    /// The snapshot's base memory, made on the first call: a memfd that can only be read.
+    /// The snapshot's base memory, made on the first call: a memfd that can only be read. What
+    /// `prefetch` says is filled from then on, while this returns; the first such wish counts.
     ///
     /// # Errors
     ///
-    /// [`PagerError`]; `Refused` if the file isn't `memory_bytes` long or a limit is reached.
+    /// [`PagerError`]; `Refused` if the snapshot in `snapshot_dir` can't be used, its memory isn't
+    /// `memory_bytes` long or a limit is reached.
     pub async fn base(
         &self,
         snapshot: SnapshotId,
-        memory_file: &Path,
+        snapshot_dir: &Path,
         memory_bytes: u64,
+        prefetch: Prefetch,
     ) -> Result<OwnedFd, PagerError> {
-        let call = Call::Base { snapshot, memory_file: memory_file.to_owned(), memory_bytes };
+        let snapshot_dir = snapshot_dir.to_owned();
+        let call = Call::Base { snapshot, snapshot_dir, memory_bytes, prefetch };
         match self.call(call).await? {
             (Outcome::Done, Some(fd)) => Ok(fd),
             (other, _) => Err(unexpected("base", &other)),
@@ -168,6 +172,16 @@ impl PagerClient {
         self.done(Call::DropBase { snapshot }).await
     }
 
+    /// Says that a clone has given its first response: what it has touched until now is its
+    /// snapshot's working set. The pager decides whether to look.
+    ///
+    /// # Errors
+    ///
+    /// [`PagerError`]; `Refused` if no such clone is attached, or it is dead.
+    pub async fn record(&self, pid: i32) -> Result<(), PagerError> {
+        self.done(Call::Record { pid }).await
+    }
+
     /// The counters of everything the pager serves.
     ///
     /// # Errors
@@ -182,6 +196,7 @@ impl PagerClient {
                     let empty = stats.bases.is_empty() && stats.clones.is_empty();
                     all.bases.extend(stats.bases);
                     all.clones.extend(stats.clones);
+                    all.totals = stats.totals;
                     if !more || empty {
                         return Ok(all);
                     }

@@ -9,62 +9,35 @@
 use std::{
     collections::HashMap,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
     thread::JoinHandle,
 };
 
-use pool_model::SnapshotId;
-use rustix::{event::EventfdFlags, fs::OFlags};
+use pool_model::{Prefetch, SnapshotId};
+use pool_remote::LayerSource;
+use rustix::event::EventfdFlags;
 
 use crate::{
-    base::{Base, BaseError, Identity},
-    process::{Process, link_of},
+    base::Base,
+    error::BaseError,
+    image::Image,
+    limits::Limits,
+    memory::Identity,
+    pagemap::touched_windows,
+    prefetch::Prefetcher,
+    process::Process,
     protocol::{Attach, BaseStats, Call, CloneStats, Outcome, RefusalCode, STATS_PAGE, Stats},
-    server::Limits,
-    session::{Session, Shared, chain},
-    sys::{PAGE_BYTES, Uffd},
+    refusal::{Refusal, check_range, fetch, fetch_uffd, host, wake_all},
+    session::{Session, Shared},
+    sys::Uffd,
+    totals::Counters,
+    working,
 };
 
-/// What the kernel calls a userfaultfd.
-const UFFD_LINK: &str = "anon_inode:[userfaultfd]";
-
 /// Stack of a session's thread: it calls shallow code with buffers on the heap.
-const SESSION_STACK_BYTES: usize = 128 << 10;
-
-/// A refusal, in the words that go to the client.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct Refusal {
-    code: RefusalCode,
-    message: String,
-}
-
-impl Refusal {
-    pub(crate) fn new(code: RefusalCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
-    }
-
-    pub(crate) fn into_outcome(self) -> Outcome {
-        Outcome::Refused { code: self.code, message: self.message }
-    }
-}
-
-impl From<BaseError> for Refusal {
-    fn from(error: BaseError) -> Self {
-        let code = match &error {
-            BaseError::Length { .. } | BaseError::Open { .. } => RefusalCode::MemoryFile,
-            BaseError::NotOurs { .. } => RefusalCode::BadDescriptor,
-            BaseError::Pages { .. } => RefusalCode::BadRequest,
-            BaseError::Io { .. } => RefusalCode::Host,
-        };
-        Self::new(code, chain(&error))
-    }
-}
-
-fn host(step: &'static str) -> impl Fn(io::Error) -> Refusal {
-    move |error| Refusal::new(RefusalCode::Host, format!("cannot {step}: {error}"))
-}
+const SESSION_STACK_BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
 struct Running {
@@ -88,21 +61,27 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Pager {
     limits: Limits,
+    source: LayerSource,
+    counters: Arc<Counters>,
+    prefetcher: Prefetcher,
     state: Mutex<State>,
     stop: Arc<OwnedFd>,
 }
 
 impl Pager {
-    pub(crate) fn new(limits: Limits) -> io::Result<Self> {
-        let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
-        Ok(Self { limits, state: Mutex::default(), stop: Arc::new(stop) })
+    pub(crate) fn new(limits: Limits, source: LayerSource) -> io::Result<Self> {
+        let stop = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
+        let prefetcher = Prefetcher::start(limits.prefetch_threads)?;
+        let (state, counters) = (Mutex::default(), Arc::default());
+        Ok(Self { limits, source, counters, prefetcher, state, stop })
     }
 
     /// Carries out one call; the descriptor goes with the reply.
     pub(crate) fn carry_out(&self, call: Call) -> Result<(Outcome, Option<OwnedFd>), Refusal> {
         match call {
-            Call::Base { snapshot, memory_file, memory_bytes } => {
-                let base = self.base(snapshot, &memory_file, memory_bytes)?;
+            Call::Base { snapshot, snapshot_dir, memory_bytes, prefetch } => {
+                let base = self.base(snapshot, &snapshot_dir, memory_bytes)?;
+                self.prefetch(&base, prefetch);
                 let fd = base.for_reading().map_err(host("open base memory for reading"))?;
                 return Ok((Outcome::Done, Some(fd.into())));
             }
@@ -111,6 +90,7 @@ impl Pager {
             Call::DropBase { snapshot } => {
                 self.state().current.remove(&snapshot);
             }
+            Call::Record { pid } => self.record(pid)?,
             Call::Stats { skip_bases, skip_clones } => {
                 return Ok((self.stats(skip_bases, skip_clones), None));
             }
@@ -127,6 +107,7 @@ impl Pager {
         for session in sessions {
             let _ = session.thread.join();
         }
+        self.prefetcher.stop();
     }
 
     /// The state, without the sessions that have ended.
@@ -139,26 +120,75 @@ impl Pager {
         state
     }
 
+    /// The base that a snapshot's new clones get.
     fn base(
         &self,
         snapshot: SnapshotId,
-        memory_file: &std::path::Path,
+        snapshot_dir: &Path,
         memory_bytes: u64,
     ) -> Result<Arc<Base>, Refusal> {
+        let known = |state: &State| state.current.get(&snapshot).map(Arc::clone);
+        let state = self.state();
+        let (found, room) = (known(&state), self.check_bases(&state));
+        drop(state);
+        if let Some(base) = found {
+            return of_length(base, memory_bytes);
+        }
+        room?;
+        // Without the lock: the object store may have to be asked.
+        let image = self.image(snapshot, snapshot_dir)?;
+        let (expected, found) = (memory_bytes, image.bytes());
+        if expected != found {
+            return Err(BaseError::Length { snapshot, expected, found }.into());
+        }
+        let base = Arc::new(Base::create(snapshot, image, self.limits)?);
         let mut state = self.state();
-        if let Some(base) = state.current.get(&snapshot) {
-            if base.bytes() != memory_bytes {
-                let message = format!("base memory of {snapshot} has {} bytes", base.bytes());
-                return Err(Refusal::new(RefusalCode::BadRequest, message));
-            }
-            return Ok(Arc::clone(base));
+        if let Some(first) = known(&state) {
+            return of_length(first, memory_bytes); // of two calls at once the first one counts
         }
         self.check_bases(&state)?;
-        let block_bytes = self.limits.block_bytes;
-        let base = Arc::new(Base::create(snapshot, memory_file, memory_bytes, block_bytes)?);
         state.current.insert(snapshot, Arc::clone(&base));
-        tracing::info!(%snapshot, memory_bytes, "base memory made");
+        drop(state);
+        let units = base.units();
+        tracing::info!(%snapshot, memory_bytes, units, "base memory made");
         Ok(base)
+    }
+
+    fn image(&self, snapshot: SnapshotId, dir: &Path) -> Result<Image, BaseError> {
+        Image::open(snapshot, dir, &self.source, Arc::clone(&self.counters))
+    }
+
+    /// Begins to fill ahead of faults, unless that was begun before.
+    fn prefetch(&self, base: &Arc<Base>, prefetch: Prefetch) {
+        let units = working::begin(base, prefetch);
+        if !units.is_empty() {
+            tracing::debug!(snapshot = %base.snapshot, %prefetch, units = units.len(), "filling ahead");
+            self.prefetcher.fill(base, units);
+        }
+    }
+
+    /// A clone has given its first response: looks at what it touched if it is time to.
+    fn record(&self, pid: i32) -> Result<(), Refusal> {
+        let gone =
+            || Refusal::new(RefusalCode::NoSuchProcess, format!("no clone {pid} is attached"));
+        let state = self.state();
+        let session = state.sessions.iter().find(|session| session.shared.pid == pid);
+        let session = session.ok_or_else(gone)?;
+        let (process, shared) = (Arc::clone(&session.process), Arc::clone(&session.shared));
+        let (addr, len) = (session.addr, session.len);
+        let base = session.base.upgrade().ok_or_else(gone)?;
+        drop(state); // the disk is written: others need not wait for that
+        let is_dead = || process.has_exited().unwrap_or(true);
+        if is_dead() {
+            return Err(gone());
+        }
+        let outside = shared.faults_outside.load(Ordering::Relaxed);
+        working::record(&base, outside, || {
+            let touched = touched_windows(pid, addr, len)?;
+            // If it still lives the pid was its own all the time.
+            if is_dead() { Err(io::ErrorKind::NotFound.into()) } else { Ok(touched) }
+        })
+        .map_err(|error| if is_dead() { gone() } else { host("record a working set")(error) })
     }
 
     fn attach(&self, attach: &Attach) -> Result<(), Refusal> {
@@ -189,6 +219,8 @@ impl Pager {
             snapshot: attach.snapshot,
             base_identity: base.identity(),
             faults: 0.into(),
+            faults_outside: 0.into(),
+            removed_bytes: 0.into(),
             ended: false.into(),
         });
         let weak_base = Arc::downgrade(&base);
@@ -198,6 +230,7 @@ impl Pager {
             uffd: Arc::clone(&uffd),
             base,
             stop: Arc::clone(&self.stop),
+            counters: Arc::clone(&self.counters),
             addr: attach.addr,
             len: attach.len,
             population: attach.population,
@@ -236,12 +269,11 @@ impl Pager {
         }
         drop(bases);
         self.check_bases(state)?;
-        let block_bytes = self.limits.block_bytes;
-        let base =
-            Arc::new(Base::recover(attach.snapshot, &held, &attach.memory_file, block_bytes)?);
+        let image = || self.image(attach.snapshot, &attach.snapshot_dir);
+        let base = Arc::new(Base::recover(attach.snapshot, &held, image, self.limits)?);
         state.current.entry(attach.snapshot).or_insert_with(|| Arc::clone(&base));
-        let (snapshot, blocks) = (attach.snapshot, base.populated());
-        tracing::info!(%snapshot, blocks, pid = attach.pid, "base memory taken over");
+        let (snapshot, present) = (attach.snapshot, base.present());
+        tracing::info!(%snapshot, present, pid = attach.pid, "base memory taken over");
         Ok(base)
     }
 
@@ -273,60 +305,49 @@ impl Pager {
                 as u64
         };
         let page = bases.iter().skip(skip_bases).take(STATS_PAGE);
-        let page = page.map(|base| BaseStats {
-            snapshot: base.snapshot,
-            resident_bytes: base.resident_bytes(),
-            blocks_populated: base.populated(),
-            clones: clones_of(base),
-            faults: base.faults.load(Ordering::Relaxed),
-        });
+        let page = page.map(|base| base_stats(base, clones_of(base)));
         let clones = state.sessions.iter().skip(skip_clones).take(STATS_PAGE);
         let clones = clones.map(|session| CloneStats {
             pid: session.shared.pid,
             snapshot: session.shared.snapshot,
             faults: session.shared.faults.load(Ordering::Relaxed),
+            removed_bytes: session.shared.removed_bytes.load(Ordering::Relaxed),
         });
-        let stats = Stats { bases: page.collect(), clones: clones.collect() };
+        let (bases_page, clones) = (page.collect(), clones.collect());
+        let stats = Stats { bases: bases_page, clones, totals: self.counters.totals() };
         let more = bases.len() > skip_bases + STATS_PAGE
             || state.sessions.len() > skip_clones + STATS_PAGE;
-        Outcome::Stats { stats, more }
+        Outcome::Stats { stats: Box::new(stats), more }
     }
 }
 
-fn fetch(process: &Process, number: i32) -> Result<OwnedFd, Refusal> {
-    process.descriptor(number).map_err(|error| {
-        let message = format!("cannot fetch descriptor {number}: {error}");
-        Refusal::new(RefusalCode::BadDescriptor, message)
-    })
-}
-
-fn fetch_uffd(process: &Process, number: i32) -> Result<Uffd, Refusal> {
-    let fd = fetch(process, number)?;
-    let link = link_of(fd.as_fd()).map_err(host("identify the userfaultfd"))?;
-    if link != UFFD_LINK {
-        let message = format!("descriptor {number} is {link}, not a userfaultfd");
-        return Err(Refusal::new(RefusalCode::BadDescriptor, message));
+fn of_length(base: Arc<Base>, expected: u64) -> Result<Arc<Base>, Refusal> {
+    if base.bytes() == expected {
+        return Ok(base);
     }
-    rustix::fs::fcntl_getfl(&fd)
-        .and_then(|flags| rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK))
-        .map_err(|error| host("make the userfaultfd non-blocking")(error.into()))?;
-    Ok(Uffd::from_fd(fd))
-}
-
-fn check_range(attach: &Attach, base_bytes: u64) -> Result<(), Refusal> {
-    let page = PAGE_BYTES as u64;
-    let whole = attach.addr.is_multiple_of(page) && attach.len.is_multiple_of(page);
-    let inside = attach.len > 0 && attach.len <= base_bytes;
-    if whole && inside && attach.addr.checked_add(attach.len).is_some() {
-        return Ok(());
-    }
-    let message =
-        format!("{} bytes at {:#x} are no mapping of {base_bytes} bytes", attach.len, attach.addr);
+    let message = format!("base memory of {} has {} bytes", base.snapshot, base.bytes());
     Err(Refusal::new(RefusalCode::BadRequest, message))
 }
 
-/// Faults that a predecessor read and never answered are raised again by this.
-fn wake_all(uffd: Option<&Uffd>, attach: &Attach) -> Result<(), Refusal> {
-    uffd.map_or(Ok(()), |uffd| uffd.wake(attach.addr, attach.len))
-        .map_err(host("wake the waiting threads"))
+fn base_stats(base: &Base, clones: u64) -> BaseStats {
+    let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let working = &base.working;
+    BaseStats {
+        snapshot: base.snapshot,
+        memory_bytes: base.bytes(),
+        resident_bytes: base.resident_bytes(),
+        units: base.units() as u64,
+        units_present: base.present(),
+        clones,
+        faults: get(&base.faults),
+        faults_in_working_set: get(&working.faults_in_set),
+        prefetched_units: get(&working.prefetched_units),
+        prefetched_bytes: get(&working.prefetched_bytes),
+        prefetch_us: get(&working.prefetch_us),
+        working_set_units: get(&working.units),
+        working_set_hits: get(&working.hits),
+        working_set_misses: get(&working.misses),
+        working_set_untouched: get(&working.untouched),
+        last_error: base.last_error(),
+    }
 }

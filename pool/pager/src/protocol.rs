@@ -5,14 +5,17 @@
 
 use std::path::PathBuf;
 
-use pool_model::SnapshotId;
+use pool_model::{Prefetch, SnapshotId};
 use serde::{Deserialize, Serialize};
+
+use crate::histogram::Histogram;
 
 /// Largest message in bytes, both ways.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-/// Most bases and clones in one reply to `stats`: at 200 bytes each they fit in a message.
-pub(crate) const STATS_PAGE: usize = 128;
+/// Most bases and clones in one reply to `stats`: with the largest numbers and errors there can be
+/// they fit in a message.
+pub(crate) const STATS_PAGE: usize = 32;
 
 /// How a clone's missing pages come to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -45,34 +48,79 @@ pub struct Attach {
     pub len: u64,
     /// How its pages come to be.
     pub population: Population,
-    /// The snapshot's memory file.
-    pub memory_file: PathBuf,
+    /// The snapshot's directory.
+    pub snapshot_dir: PathBuf,
 }
 
-/// Counters of one base memory.
+/// Counters of one base memory, since this pager took it up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseStats {
     /// Whose memory it is.
     pub snapshot: SnapshotId,
+    /// Its length.
+    pub memory_bytes: u64,
     /// Bytes of it that are in memory or swap.
     pub resident_bytes: u64,
-    /// Blocks that are wholly there.
-    pub blocks_populated: u64,
+    /// Units of filling: stored blocks and windows of zeroes, or huge pages.
+    pub units: u64,
+    /// Units that are wholly there.
+    pub units_present: u64,
     /// Live clones.
     pub clones: u64,
-    /// Faults of all clones since this pager took it up.
+    /// Faults of all clones.
     pub faults: u64,
+    /// Faults that came before what was being filled ahead; the others were outside of it.
+    pub faults_in_working_set: u64,
+    /// Units that were filled ahead of faults.
+    pub prefetched_units: u64,
+    /// Bytes of guest memory that were filled ahead of faults.
+    pub prefetched_bytes: u64,
+    /// Microseconds from the beginning of filling ahead to the last unit so far.
+    pub prefetch_us: u64,
+    /// Units that are to be filled ahead.
+    pub working_set_units: u64,
+    /// 64 KiB windows of the working set that recorded restores touched.
+    pub working_set_hits: u64,
+    /// Windows outside of it that recorded restores touched.
+    pub working_set_misses: u64,
+    /// Windows of it that recorded restores did not touch.
+    pub working_set_untouched: u64,
+    /// What went wrong last, at most 200 characters.
+    pub last_error: Option<String>,
 }
 
-/// Counters of one clone.
+/// Counters of one clone, since this pager took it up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloneStats {
     /// The VMM's process.
     pub pid: i32,
     /// The snapshot it was restored from.
     pub snapshot: SnapshotId,
-    /// Its faults since this pager took it up.
+    /// Its faults.
     pub faults: u64,
+    /// Bytes that its VMM discarded, as a balloon has it do.
+    pub removed_bytes: u64,
+}
+
+/// Counters of the whole process, since its start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Faults of all clones.
+    pub faults: u64,
+    /// From reading a fault to waking who waits.
+    pub latency: Histogram,
+    /// Stored bytes read from this host's layers.
+    pub bytes_local: u64,
+    /// Stored bytes read from the cache of remote layers.
+    pub bytes_cache: u64,
+    /// Stored bytes read from the object store.
+    pub bytes_remote: u64,
+    /// Blocks that were not what their index says, healed ones included.
+    pub damaged: u64,
+    /// Clones that were killed because a fault could not be answered.
+    pub killed: u64,
+    /// Faults that are being answered.
+    pub faults_in_flight: u64,
 }
 
 /// Counters of everything the pager serves.
@@ -82,6 +130,8 @@ pub struct Stats {
     pub bases: Vec<BaseStats>,
     /// Clones.
     pub clones: Vec<CloneStats>,
+    /// The whole process.
+    pub totals: Totals,
 }
 
 /// Why the pager said no.
@@ -94,8 +144,10 @@ pub enum RefusalCode {
     NoSuchProcess,
     /// A descriptor of the process isn't what it was said to be.
     BadDescriptor,
-    /// The snapshot's memory file can't be used.
-    MemoryFile,
+    /// The snapshot can't be read, or has another length.
+    Snapshot,
+    /// The snapshot is damaged or of another version: it won't get better.
+    Damaged,
     /// A limit is reached.
     Limit,
     /// The host refused something.
@@ -112,10 +164,11 @@ pub(crate) struct Request {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "call", rename_all = "snake_case")]
 pub(crate) enum Call {
-    Base { snapshot: SnapshotId, memory_file: PathBuf, memory_bytes: u64 },
+    Base { snapshot: SnapshotId, snapshot_dir: PathBuf, memory_bytes: u64, prefetch: Prefetch },
     Attach(Attach),
     Detach { pid: i32 },
     DropBase { snapshot: SnapshotId },
+    Record { pid: i32 },
     Stats { skip_bases: usize, skip_clones: usize },
 }
 
@@ -126,6 +179,7 @@ impl Call {
             Self::Attach(_) => "attach",
             Self::Detach { .. } => "detach",
             Self::DropBase { .. } => "drop_base",
+            Self::Record { .. } => "record",
             Self::Stats { .. } => "stats",
         }
     }
@@ -145,7 +199,7 @@ pub(crate) enum Outcome {
     Done,
     /// A page of `stats`; `more` if there is another.
     Stats {
-        stats: Stats,
+        stats: Box<Stats>,
         more: bool,
     },
     Refused {
@@ -170,7 +224,7 @@ mod tests {
                 addr: 0x7f00_0000_0000,
                 len: 1 << 28,
                 population: Population::Shared,
-                memory_file: "/s/memory".into(),
+                snapshot_dir: "/s".into(),
             }),
         }
     }
@@ -180,7 +234,7 @@ mod tests {
         let golden = concat!(
             r#"{"seq":7,"call":"attach","snapshot":"snap_0000000000000000000000005","pid":42,"#,
             r#""pid_start_ticks":9000000000,"uffd_fd":21,"base_fd":20,"addr":139637976727552,"#,
-            r#""len":268435456,"population":"shared","memory_file":"/s/memory"}"#
+            r#""len":268435456,"population":"shared","snapshot_dir":"/s"}"#
         );
         assert_eq!(serde_json::to_string(&attach()).unwrap(), golden);
         assert_eq!(serde_json::from_str::<Request>(golden).unwrap(), attach());
@@ -199,13 +253,40 @@ mod tests {
     fn a_full_page_of_stats_fits_in_a_message() {
         let snapshot = SnapshotId::from_u128(u128::MAX);
         let (n, pid) = (u64::MAX, i32::MIN);
-        let base =
-            BaseStats { snapshot, resident_bytes: n, blocks_populated: n, clones: n, faults: n };
-        let stats = Stats {
-            bases: vec![base; STATS_PAGE],
-            clones: vec![CloneStats { pid, snapshot, faults: n }; STATS_PAGE],
+        let base = BaseStats {
+            snapshot,
+            memory_bytes: n,
+            resident_bytes: n,
+            units: n,
+            units_present: n,
+            clones: n,
+            faults: n,
+            faults_in_working_set: n,
+            prefetched_units: n,
+            prefetched_bytes: n,
+            prefetch_us: n,
+            working_set_units: n,
+            working_set_hits: n,
+            working_set_misses: n,
+            working_set_untouched: n,
+            // A character of four bytes; control characters never get in.
+            last_error: Some("\u{1F4A5}".repeat(crate::base::ERROR_CHARS)),
         };
-        let reply = Reply { seq: n, outcome: Outcome::Stats { stats, more: true } };
+        let totals = Totals {
+            faults: n,
+            latency: Histogram { buckets: [n; crate::LATENCY_BUCKETS], sum_us: n },
+            bytes_local: n,
+            bytes_cache: n,
+            bytes_remote: n,
+            damaged: n,
+            killed: n,
+            faults_in_flight: n,
+        };
+        let clone = CloneStats { pid, snapshot, faults: n, removed_bytes: n };
+        let stats =
+            Stats { bases: vec![base; STATS_PAGE], clones: vec![clone; STATS_PAGE], totals };
+        let reply =
+            Reply { seq: n, outcome: Outcome::Stats { stats: Box::new(stats), more: true } };
         assert!(serde_json::to_vec(&reply).unwrap().len() <= MESSAGE_BYTES_MAX);
     }
 

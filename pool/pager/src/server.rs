@@ -20,6 +20,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use pool_remote::LayerSource;
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, poll},
     io::Errno,
@@ -30,41 +31,19 @@ use rustix::{
 };
 
 use crate::{
-    pager::{Pager, Refusal},
+    limits::Limits,
+    pager::Pager,
     protocol::{MESSAGE_BYTES_MAX, Outcome, RefusalCode, Reply, Request},
-    sys::PAGE_BYTES,
+    refusal::Refusal,
     wire,
 };
 
 /// Most client connections at a time; a client has two.
 const CONNECTIONS_MAX: usize = 64;
 
-/// What the pager takes on at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Clones served at a time.
-    pub clones: usize,
-    /// Snapshots with base memory.
-    pub bases: usize,
-    /// Bytes put into base memory per fault: a multiple of the page size.
-    pub block_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { clones: 1024, bases: 256, block_bytes: 64 << 10 }
-    }
-}
-
 /// Why the pager can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The block size isn't a multiple of the page size.
-    #[error("blocks of {block_bytes} bytes are no whole number of pages")]
-    Block {
-        /// The block size given.
-        block_bytes: usize,
-    },
     /// Another pager serves this directory.
     #[error("another pager holds {}", pid_file.display())]
     Running {
@@ -107,16 +86,18 @@ impl Stopper {
 }
 
 impl Server {
-    /// Takes the lock, writes the pid and listens on `socket`.
+    /// Takes the lock, writes the pid and listens on `socket`. Snapshots' memory comes from
+    /// `source`, whose runtime must be another thread's than the one that runs the server.
     ///
     /// # Errors
     ///
     /// [`BindError`].
-    pub fn bind(socket: &Path, pid_file: &Path, limits: Limits) -> Result<Self, BindError> {
-        let block_bytes = limits.block_bytes;
-        if block_bytes == 0 || !block_bytes.is_multiple_of(PAGE_BYTES) {
-            return Err(BindError::Block { block_bytes });
-        }
+    pub fn bind(
+        socket: &Path,
+        pid_file: &Path,
+        limits: Limits,
+        source: LayerSource,
+    ) -> Result<Self, BindError> {
         let lock = lock_pid_file(pid_file)?;
         let failed = |step| move |source| BindError::Io { step, path: socket.to_owned(), source };
         match fs::remove_file(socket) {
@@ -126,7 +107,7 @@ impl Server {
             _ => {}
         }
         let listener = listen(socket).map_err(failed("listen on"))?;
-        let pager = Pager::new(limits).map_err(failed("serve"))?;
+        let pager = Pager::new(limits, source).map_err(failed("serve"))?;
         let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)
             .map_err(|error| failed("serve")(error.into()))?;
         Ok(Self { listener, pager: Arc::new(pager), stop: Arc::new(stop), _pid_file: lock })

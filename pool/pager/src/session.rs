@@ -1,33 +1,43 @@
-//! One clone: reads its faults, has the block filled, wakes it.
+//! One clone: reads its faults, has the unit filled, wakes it.
 //!
 //! ```text
-//! poll(userfaultfd, pidfd, stop) ─► fault ─► Base::fill ─► UFFDIO_WAKE
+//! poll(userfaultfd, pidfd, stop) ─► fault ─► Base::fill ─► UFFDIO_WAKE ─► Base::fill_ahead
 //!                                     └─ can't ─► SIGKILL, then log why
 //! ```
 //!
+//! A guest's balloon makes the VMM discard pages. The VMM waits until that event is read; nothing
+//! else is to be done: a discarded page that is touched again has the snapshot's content, as it had
+//! at first, and never another guest's.
+//!
 //! # Invariants
 //!
-//! - Between reading a fault and waking its thread nothing is allocated and nothing is logged.
+//! - Between reading a fault and waking its thread nothing is allocated and nothing is logged,
+//!   unless the object store has to be asked. That is bounded by the fault's deadline.
 //! - A session ends only when its process is dead, or the whole pager stops.
 //! - An event that a VMM couldn't cause by running a guest kills it.
 
 use std::{
     io,
-    os::{fd::OwnedFd, unix::fs::FileExt as _},
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use pool_model::SnapshotId;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::{
-    base::{Base, Identity},
+    base::Base,
+    error::{FillError, chain},
+    image::Buffers,
+    memory::Identity,
     process::Process,
     protocol::Population,
     sys::{Copied, Event, Events, PAGE_BYTES, Uffd},
+    totals::Counters,
 };
 
 /// What others may know of a session while it runs.
@@ -38,6 +48,9 @@ pub(crate) struct Shared {
     pub(crate) snapshot: SnapshotId,
     pub(crate) base_identity: Identity,
     pub(crate) faults: AtomicU64,
+    /// Those outside of what is filled ahead.
+    pub(crate) faults_outside: AtomicU64,
+    pub(crate) removed_bytes: AtomicU64,
     /// Set last: the thread is about to return.
     pub(crate) ended: AtomicBool,
 }
@@ -50,6 +63,7 @@ pub(crate) struct Session {
     pub(crate) uffd: Arc<Uffd>,
     pub(crate) base: Arc<Base>,
     pub(crate) stop: Arc<OwnedFd>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) addr: u64,
     pub(crate) len: u64,
     pub(crate) population: Population,
@@ -58,11 +72,11 @@ pub(crate) struct Session {
 /// Why a fault could not be answered.
 #[derive(Debug, thiserror::Error)]
 enum FaultError {
-    #[error("cannot fill block {block} of base memory")]
+    #[error("cannot fill the page at offset {offset}")]
     Fill {
-        block: usize,
+        offset: u64,
         #[source]
-        source: io::Error,
+        source: FillError,
     },
     #[error("cannot copy the page at offset {offset}")]
     Copy {
@@ -70,7 +84,7 @@ enum FaultError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot wake the block at offset {offset}")]
+    #[error("cannot wake who waits for the page at offset {offset}")]
     Wake {
         offset: u64,
         #[source]
@@ -94,12 +108,6 @@ enum Ended {
     Stopped,
 }
 
-/// Buffers of a session, allocated before the first fault.
-struct Buffers {
-    events: Events,
-    staging: Box<[u8]>,
-}
-
 impl Session {
     /// Serves until the process is dead or the pager stops.
     pub(crate) fn run(self) {
@@ -113,6 +121,8 @@ impl Session {
             Ok(Ended::Stopped) => tracing::debug!(pid, %snapshot, faults, "session stopped"),
             Err(error) => {
                 let cause = chain(&error);
+                self.counters.killed.fetch_add(1, Ordering::Relaxed);
+                self.base.set_last_error(&cause);
                 tracing::error!(pid, %snapshot, faults, cause, "clone killed: a fault can't be answered");
             }
         }
@@ -125,8 +135,8 @@ impl Session {
     }
 
     fn serve(&self) -> Result<Ended, FaultError> {
-        let staging = vec![0; self.base.block_bytes()].into_boxed_slice();
-        let mut buffers = Buffers { events: Events::default(), staging };
+        let mut events = Events::default();
+        let mut buffers = self.base.buffers();
         loop {
             let mut fds = [
                 PollFd::new(&*self.uffd, PollFlags::IN),
@@ -148,77 +158,98 @@ impl Session {
             if uffd.intersects(PollFlags::ERR | PollFlags::NVAL) {
                 return Err(FaultError::Broken); // made blocking behind our back
             }
-            self.turn(&mut buffers)?;
+            self.turn(&mut events, &mut buffers)?;
         }
     }
 
-    fn turn(&self, buffers: &mut Buffers) -> Result<(), FaultError> {
-        let Buffers { events, staging } = buffers;
+    fn turn(&self, events: &mut Events, buffers: &mut Buffers) -> Result<(), FaultError> {
         self.uffd.read(events).map_err(|source| FaultError::Wait { source })?;
+        let read = Instant::now();
         for event in events.iter() {
             match event {
-                Event::Fault(address) => self.answer(address, staging)?,
+                Event::Fault(address) => {
+                    self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
+                    let answered = self.answer(address, read, buffers);
+                    self.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
+                    answered?;
+                }
+                Event::Removed { start, end } => {
+                    let bytes = end.saturating_sub(start);
+                    self.shared.removed_bytes.fetch_add(bytes, Ordering::Relaxed);
+                }
                 Event::Other(event) => return Err(FaultError::Event { event }),
             }
         }
         Ok(())
     }
 
-    fn answer(&self, address: u64, staging: &mut [u8]) -> Result<(), FaultError> {
+    /// Answers one fault that was `read` from the kernel at that time.
+    fn answer(&self, address: u64, read: Instant, buffers: &mut Buffers) -> Result<(), FaultError> {
         let offset = address
             .checked_sub(self.addr)
             .filter(|offset| *offset < self.len)
             .ok_or(FaultError::Outside { address })?;
-        self.shared.faults.fetch_add(1, Ordering::Relaxed);
-        self.base.faults.fetch_add(1, Ordering::Relaxed);
+        for counter in [&self.shared.faults, &self.base.faults, &self.counters.faults] {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
         match self.population {
-            Population::Shared => self.answer_shared(offset, staging),
-            Population::Copy => self.answer_copy(offset, staging),
+            Population::Shared => self.answer_shared(offset, read, buffers),
+            Population::Copy => self.answer_copy(offset, read, buffers),
         }
     }
 
-    fn answer_shared(&self, offset: u64, staging: &mut [u8]) -> Result<(), FaultError> {
-        let block_bytes = staging.len();
-        let block = usize::try_from(offset).expect("an offset into mapped memory") / block_bytes;
-        self.base.fill(block, staging).map_err(|source| FaultError::Fill { block, source })?;
-        let start = (block * block_bytes) as u64;
-        let len = (block_bytes as u64).min(self.len - start);
-        self.uffd
-            .wake(self.addr + start, len)
-            .map_err(|source| FaultError::Wake { offset: start, source })
-    }
-
-    fn answer_copy(&self, offset: u64, staging: &mut [u8]) -> Result<(), FaultError> {
-        let page_bytes = PAGE_BYTES as u64;
-        let offset = offset / page_bytes * page_bytes;
-        let page = &mut staging[..PAGE_BYTES];
-        let failed = |source| FaultError::Copy { offset, source };
-        self.base.source().read_exact_at(page, offset).map_err(failed)?;
-        loop {
-            match self.uffd.copy(self.addr + offset, page).map_err(failed)? {
-                Copied::Bytes(_) => return Ok(()),
-                // Another thread of the guest was first: let this one look again.
-                Copied::Present => {
-                    return self
-                        .uffd
-                        .wake(self.addr + offset, page_bytes)
-                        .map_err(|source| FaultError::Wake { offset, source });
-                }
-                Copied::Retry if self.process.has_exited().map_err(failed)? => return Ok(()),
-                Copied::Retry => {}
+    fn answer_shared(
+        &self,
+        offset: u64,
+        read: Instant,
+        buffers: &mut Buffers,
+    ) -> Result<(), FaultError> {
+        let unit = self.base.unit_at(offset);
+        let is_outside = !self.base.working.count_fault(unit);
+        self.shared.faults_outside.fetch_add(u64::from(is_outside), Ordering::Relaxed);
+        let deadline = read + self.base.fault_deadline();
+        let ahead = self.base.fill(unit, buffers, deadline);
+        let ahead = ahead.map_err(|source| FaultError::Fill { offset, source })?;
+        for range in self.base.ranges(unit) {
+            let len = range.end.min(self.len).saturating_sub(range.start);
+            if len > 0 {
+                let woken = self.uffd.wake(self.addr + range.start, len);
+                woken.map_err(|source| FaultError::Wake { offset, source })?;
             }
         }
+        self.counters.latency.record(read.elapsed());
+        if let Some(ahead) = ahead {
+            // Nobody waits for these. Should one of them be damaged, its own fault says so.
+            if let Err(error) = self.base.fill_ahead(&ahead, buffers, deadline) {
+                self.base.set_last_error(&chain(&error));
+            }
+        }
+        Ok(())
     }
-}
 
-/// An error with its causes, for a log line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
+    fn answer_copy(
+        &self,
+        offset: u64,
+        read: Instant,
+        buffers: &mut Buffers,
+    ) -> Result<(), FaultError> {
+        let page_bytes = PAGE_BYTES as u64;
+        let offset = offset / page_bytes * page_bytes;
+        let deadline = read + self.base.fault_deadline();
+        let page = self.base.page(offset, buffers, deadline);
+        let page = page.map_err(|source| FaultError::Fill { offset, source })?;
+        let failed = |source| FaultError::Copy { offset, source };
+        match self.uffd.copy(self.addr + offset, page).map_err(failed)? {
+            Copied::Bytes(_) => {}
+            // Another thread of the guest was first: let this one look again. Or pages are being
+            // discarded: the kernel copies nothing until that event is read. The thread then
+            // faults again, behind it.
+            Copied::Present | Copied::Retry => {
+                let woken = self.uffd.wake(self.addr + offset, page_bytes);
+                woken.map_err(|source| FaultError::Wake { offset, source })?;
+            }
+        }
+        self.counters.latency.record(read.elapsed());
+        Ok(())
     }
-    text
 }

@@ -12,6 +12,9 @@
 //! Public because the probe, the tests and the benchmarks are VMMs in miniature.
 #![allow(unsafe_code)]
 
+mod alloc;
+mod mapping;
+
 use std::{
     fs::File,
     io::{self, IoSliceMut},
@@ -22,6 +25,9 @@ use std::{
 
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::io::unix::AsyncFd;
+
+pub use alloc::CountingAllocator;
+pub use mapping::Mapping;
 
 /// Bytes per page. Guests, base memory and snapshots are made of these.
 pub const PAGE_BYTES: usize = 4096;
@@ -36,6 +42,9 @@ const MESSAGE_BYTES: usize = 32;
 const EVENT_PAGEFAULT: u8 = 0x12;
 const API_VERSION: u64 = 0xAA;
 const REGISTER_MODE_MISSING: u64 = 1;
+const EVENT_REMOVE: u8 = 0x15;
+const FEATURE_EVENT_REMOVE: u64 = 1 << 3;
+const FEATURE_MISSING_HUGETLBFS: u64 = 1 << 4;
 const FEATURE_MISSING_SHMEM: u64 = 1 << 5;
 
 const IOC_NEW: libc::Ioctl = 0xAA00;
@@ -43,6 +52,7 @@ const IOC_API: libc::Ioctl = 0xC018_AA3F;
 const IOC_REGISTER: libc::Ioctl = 0xC020_AA00;
 const IOC_WAKE: libc::Ioctl = 0x8010_AA02;
 const IOC_COPY: libc::Ioctl = 0xC028_AA03;
+const IOC_ZEROPAGE: libc::Ioctl = 0xC020_AA04;
 
 #[repr(C)]
 struct ApiArg {
@@ -73,10 +83,18 @@ struct CopyArg {
     copy: i64,
 }
 
+#[repr(C)]
+struct ZeroArg {
+    range: RangeArg,
+    mode: u64,
+    zeroed: i64,
+}
+
 const _: () = assert!(size_of::<ApiArg>() == 24, "must match the kernel's struct");
 const _: () = assert!(size_of::<RangeArg>() == 16, "must match the kernel's struct");
 const _: () = assert!(size_of::<RegisterArg>() == 32, "must match the kernel's struct");
 const _: () = assert!(size_of::<CopyArg>() == 40, "must match the kernel's struct");
+const _: () = assert!(size_of::<ZeroArg>() == 32, "must match the kernel's struct");
 
 /// Puts `fd` under the eyes of the async runtime this is called in.
 pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
@@ -101,6 +119,13 @@ pub enum Copied {
 pub enum Event {
     /// A page is missing at this address.
     Fault(u64),
+    /// The process gave these addresses back (`madvise`); it went on when this was read.
+    Removed {
+        /// The first address.
+        start: u64,
+        /// The first address behind.
+        end: u64,
+    },
     /// Anything else; its number.
     Other(u8),
 }
@@ -110,12 +135,28 @@ pub enum Event {
 pub struct Uffd(OwnedFd);
 
 impl Uffd {
-    /// Makes one for this process from [`DEVICE`]: non-blocking, kernel-mode faults included.
+    /// Makes one for this process from [`DEVICE`]: non-blocking, kernel-mode faults included,
+    /// for shared memory of either page size.
     ///
     /// # Errors
     ///
     /// What the kernel says; `NotFound` where it has no such device.
     pub fn open(device: &Path) -> io::Result<Self> {
+        Self::open_with(device, FEATURE_MISSING_SHMEM | FEATURE_MISSING_HUGETLBFS)
+    }
+
+    /// As [`Uffd::open`], and whoever serves it is told what is discarded: what a VMM makes.
+    /// Unmapping is not asked for: it would wait for a reader, also in a VMM that ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Uffd::open`].
+    pub fn open_with_events(device: &Path) -> io::Result<Self> {
+        let missing = FEATURE_MISSING_SHMEM | FEATURE_MISSING_HUGETLBFS;
+        Self::open_with(device, missing | FEATURE_EVENT_REMOVE)
+    }
+
+    fn open_with(device: &Path, features: u64) -> io::Result<Self> {
         let device = File::options().read(true).write(true).open(device)?;
         let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
         // SAFETY: the request takes its argument by value.
@@ -125,7 +166,7 @@ impl Uffd {
         }
         // SAFETY: the kernel just made `fd` for us and nobody else knows it.
         let uffd = Self(unsafe { OwnedFd::from_raw_fd(fd) });
-        let mut arg = ApiArg { api: API_VERSION, features: FEATURE_MISSING_SHMEM, ioctls: 0 };
+        let mut arg = ApiArg { api: API_VERSION, features, ioctls: 0 };
         uffd.ioctl(IOC_API, &mut arg)?;
         Ok(uffd)
     }
@@ -165,17 +206,19 @@ impl Uffd {
         let (src, len) = (pages.as_ptr() as u64, pages.len() as u64);
         let mut arg = CopyArg { dst, src, len, mode: 0, copy: 0 };
         let outcome = self.ioctl(IOC_COPY, &mut arg);
-        match outcome {
-            Ok(()) => Ok(Copied::Bytes(pages.len())),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EEXIST) => Ok(Copied::Present),
-                Some(libc::EAGAIN) => match usize::try_from(arg.copy) {
-                    Ok(done) if done > 0 => Ok(Copied::Bytes(done)),
-                    _ => Ok(Copied::Retry),
-                },
-                _ => Err(error),
-            },
-        }
+        installed(outcome, pages.len(), arg.copy)
+    }
+
+    /// Puts `len` bytes of zeroes at `dst`, whole pages, and wakes who waits. Small pages only.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, except for what [`Copied`] tells.
+    pub fn zero(&self, dst: u64, len: usize) -> io::Result<Copied> {
+        let range = RangeArg { start: dst, len: len as u64 };
+        let mut arg = ZeroArg { range, mode: 0, zeroed: 0 };
+        let outcome = self.ioctl(IOC_ZEROPAGE, &mut arg);
+        installed(outcome, len, arg.zeroed)
     }
 
     /// Reads what is pending without waiting; none if there is nothing.
@@ -237,113 +280,31 @@ impl Events {
         let (messages, _) = self.bytes.as_chunks::<MESSAGE_BYTES>();
         messages[..self.len].iter().map(|message| {
             // struct uffd_msg: event in byte 0, a fault's address in bytes 16 to 23.
-            let (address, _) = message[16..].split_first_chunk().expect("a message has 32 bytes");
+            // A removed range has its start in bytes 8 to 15 and its end in bytes 16 to 23.
+            let (words, _) = message.as_chunks::<8>();
             match message[0] {
-                EVENT_PAGEFAULT => Event::Fault(u64::from_ne_bytes(*address)),
+                EVENT_PAGEFAULT => Event::Fault(u64::from_ne_bytes(words[2])),
+                EVENT_REMOVE => Event::Removed {
+                    start: u64::from_ne_bytes(words[1]),
+                    end: u64::from_ne_bytes(words[2]),
+                },
                 other => Event::Other(other),
             }
         })
     }
 }
 
-/// A mapping of a whole file, unmapped when dropped. Small pages only, not in core dumps.
-#[derive(Debug)]
-pub struct Mapping {
-    addr: usize,
-    len: usize,
-}
-
-impl Mapping {
-    /// Maps so that what is written here is written to the file.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says.
-    pub fn shared(file: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        Self::new(file, len, libc::MAP_SHARED)
-    }
-
-    /// Maps so that what is written here stays here.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says.
-    pub fn private(file: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        Self::new(file, len, libc::MAP_PRIVATE | libc::MAP_NORESERVE)
-    }
-
-    fn new(file: BorrowedFd<'_>, len: usize, flags: i32) -> io::Result<Self> {
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
-        let addr = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, file.as_raw_fd(), 0) };
-        if addr == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let mapping = Self { addr: addr.addr(), len };
-        mapping.advise(libc::MADV_DONTDUMP)?;
-        match mapping.advise(libc::MADV_NOHUGEPAGE) {
-            // A kernel without huge pages has none to avoid.
-            Err(error) if error.raw_os_error() != Some(libc::EINVAL) => Err(error),
-            _ => Ok(mapping),
-        }
-    }
-
-    fn advise(&self, advice: i32) -> io::Result<()> {
-        // SAFETY: the range is this mapping, and neither advice used changes its content.
-        let rc = unsafe { libc::madvise(self.pointer(0).cast(), self.len, advice) };
-        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-
-    /// Its first address.
-    #[must_use]
-    pub const fn addr(&self) -> u64 {
-        self.addr as u64
-    }
-
-    /// Its length in bytes.
-    #[must_use]
-    #[allow(clippy::len_without_is_empty, reason = "the kernel makes no empty mappings")]
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Copies out what is there; waits for a page that is missing.
-    ///
-    /// # Panics
-    ///
-    /// If the range isn't inside.
-    pub fn read(&self, offset: usize, out: &mut [u8]) {
-        self.check(offset, out.len());
-        // SAFETY: the source lies in this mapping (checked), which lives as long as `self` and
-        // is read through a raw pointer only; `out` is ours, so they can't overlap.
-        unsafe { ptr::copy_nonoverlapping(self.pointer(offset), out.as_mut_ptr(), out.len()) };
-    }
-
-    /// Copies `bytes` in; waits for a page that is missing.
-    ///
-    /// # Panics
-    ///
-    /// If the range isn't inside.
-    pub fn write(&self, offset: usize, bytes: &[u8]) {
-        self.check(offset, bytes.len());
-        // SAFETY: the target lies in this mapping (checked), which is writable, lives as long as
-        // `self` and is never borrowed as a slice; `bytes` lies elsewhere.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.pointer(offset), bytes.len()) };
-    }
-
-    fn check(&self, offset: usize, len: usize) {
-        let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
-        assert!(inside, "{len} bytes at {offset} are outside a mapping of {}", self.len);
-    }
-
-    const fn pointer(&self, offset: usize) -> *mut u8 {
-        ptr::with_exposed_provenance_mut(self.addr + offset)
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the range was mapped by `new`, nothing else unmaps it, and nothing borrows it.
-        unsafe { libc::munmap(self.pointer(0).cast(), self.len) };
+/// What became of a request to put in `len` bytes, of which the kernel says to have done `done`.
+fn installed(outcome: io::Result<()>, len: usize, done: i64) -> io::Result<Copied> {
+    match outcome {
+        Ok(()) => Ok(Copied::Bytes(len)),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EEXIST) => Ok(Copied::Present),
+            Some(libc::EAGAIN) => match usize::try_from(done) {
+                Ok(done) if done > 0 => Ok(Copied::Bytes(done)),
+                _ => Ok(Copied::Retry),
+            },
+            _ => Err(error),
+        },
     }
 }

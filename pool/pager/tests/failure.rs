@@ -6,7 +6,8 @@ mod common;
 
 use std::{fs::File, os::unix::process::ExitStatusExt as _};
 
-use common::{Rig, SNAPSHOT};
+use common::Rig;
+use pool_model::Prefetch;
 use pool_pager::{PagerClient, PagerError, RefusalCode};
 
 async fn refusal(client: &PagerClient, attach: pool_pager::Attach) -> RefusalCode {
@@ -20,16 +21,21 @@ async fn refusal(client: &PagerClient, attach: pool_pager::Attach) -> RefusalCod
 async fn fault_that_cannot_be_read_kills_its_guest_and_logs_the_cause() {
     let rig = Rig::new(8);
     let mut clone = rig.clone_with(&["hold=yes"]);
-    File::options().write(true).open(rig.memory_file()).unwrap().set_len(1 << 20).unwrap();
+    // The pager has it open: it is cut, not replaced.
+    let blocks = &rig.layer_files("blocks")[0];
+    File::options().write(true).open(blocks).unwrap().set_len(1 << 20).unwrap();
     clone.go();
     assert_eq!(clone.ended().signal(), Some(9));
     rig.until_clones(0).await;
     let log = rig.log();
     assert!(log.contains("a fault can't be answered"), "{log}");
-    assert!(
-        log.contains("cannot fill block 16 of base memory: failed to fill whole buffer"),
-        "{log}"
-    );
+    let stats = rig.stats().await;
+    let error = stats.bases[0].last_error.clone().unwrap();
+    for part in ["cannot fill the page at offset", "cannot read block", "failed to fill whole"] {
+        assert!(log.contains(part), "{part} in {log}");
+    }
+    assert!(error.contains("cannot read block"), "{error}");
+    assert_eq!((stats.totals.killed, stats.totals.faults_in_flight), (1, 0));
 }
 
 #[tokio::test]
@@ -92,17 +98,19 @@ async fn wrong_descriptors_ranges_and_processes_are_refused() {
 }
 
 #[tokio::test]
-async fn memory_file_of_another_length_or_none_at_all_is_refused() {
+async fn snapshot_of_another_length_or_none_at_all_is_refused() {
     let rig = Rig::new(1);
     let client = rig.client().await;
-    for (file, bytes) in [(rig.memory_file(), 8192), (rig.path().join("no"), 8192)] {
-        match client.base(SNAPSHOT, &file, bytes).await.unwrap_err() {
-            PagerError::Refused { code, .. } => assert_eq!(code, RefusalCode::MemoryFile),
+    for (dir, bytes) in [(rig.snapshot_dir(rig.snapshot), 8192), (rig.path().join("no"), 8192)] {
+        match client.base(rig.snapshot, &dir, bytes, Prefetch::None).await.unwrap_err() {
+            PagerError::Refused { code, .. } => assert_eq!(code, RefusalCode::Snapshot),
             other => panic!("{other:?}"),
         }
     }
     rig.base().await;
-    assert!(client.base(SNAPSHOT, &rig.memory_file(), 8192).await.is_err(), "it has another size");
+    let dir = rig.snapshot_dir(rig.snapshot);
+    let other = client.base(rig.snapshot, &dir, 8192, Prefetch::None).await;
+    assert!(other.is_err(), "it has another size");
 }
 
 #[tokio::test]

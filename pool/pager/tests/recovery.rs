@@ -12,6 +12,7 @@ use std::{
 };
 
 use common::Rig;
+use pool_model::Prefetch;
 use pool_pager::{
     PagerError, RefusalCode,
     sys::{Event, Events, Uffd},
@@ -30,7 +31,8 @@ async fn ten_killed_pagers_cost_no_wrong_byte_and_no_guest() {
     for round in 0..10 {
         tokio::time::sleep(Duration::from_millis(2 + round)).await;
         let stats = rig.stats().await;
-        killed_while_filling += u32::from(stats.bases[0].blocks_populated < rig.blocks());
+        let base = &stats.bases[0];
+        killed_while_filling += u32::from(base.units_present < base.units);
         rig.kill();
         rig.start();
         let client = rig.client().await;
@@ -47,6 +49,32 @@ async fn ten_killed_pagers_cost_no_wrong_byte_and_no_guest() {
     }
     let stats = rig.stats().await;
     assert_eq!(stats.bases.len(), 1, "both clones are served from the one memfd");
+    assert_eq!(stats.bases[0].resident_bytes, rig.bytes as u64);
+}
+
+#[tokio::test]
+async fn twenty_kills_during_prefetch_and_faults_cost_no_wrong_byte() {
+    let mut rig = Rig::stopped(64, &[], &["diff=yes"]);
+    rig.start();
+    let mut clone = rig.clone_with(&["hold=yes", "order=shuffled"]);
+    clone.go();
+    let dir = rig.snapshot_dir(rig.snapshot);
+    for round in 0..20_u64 {
+        let client = rig.client().await;
+        client.attach(rig.attach_of(&clone)).await.unwrap();
+        client.base(rig.snapshot, &dir, rig.bytes as u64, Prefetch::Full).await.unwrap();
+        // 0 to 2 ms, different each time.
+        tokio::time::sleep(Duration::from_micros(round * 7919 % 2000)).await;
+        rig.kill();
+        rig.start();
+    }
+    rig.client().await.attach(rig.attach_of(&clone)).await.unwrap();
+    assert_eq!(clone.pass().wrong, 0);
+    let mut second = rig.clone_with(&["hold=yes"]);
+    second.go();
+    assert_eq!(second.pass().wrong, 0);
+    let stats = rig.stats().await;
+    assert_eq!(stats.bases.len(), 1);
     assert_eq!(stats.bases[0].resident_bytes, rig.bytes as u64);
 }
 
@@ -73,22 +101,20 @@ async fn fault_that_a_pager_read_and_never_answered_is_raised_again() {
 }
 
 #[tokio::test]
-async fn partly_filled_block_keeps_its_pages_and_gets_only_the_missing_ones() {
+async fn partly_filled_unit_keeps_its_pages_and_gets_only_the_missing_ones() {
     let mut rig = Rig::new(4);
     let mut clone = rig.clone_with(&["hold=yes", "attach=no"]);
-    // Pages 17 and 20 of block 1 are there already. One has a mark to be known by.
+    // Pages 17 and 20 of window 1 are there already. One has a mark to be known by.
     let base = rig.base().await;
     let writable = File::options().write(true).open(format!("/proc/self/fd/{}", base.as_raw_fd()));
     let writable = writable.unwrap();
-    let mut page = [0; 4096];
-    File::open(rig.memory_file()).unwrap().read_exact_at(&mut page, 20 * 4096).unwrap();
-    writable.write_all_at(&page, 20 * 4096).unwrap();
+    writable.write_all_at(&rig.memory()[20 * 4096..21 * 4096], 20 * 4096).unwrap();
     writable.write_all_at(&[7; 4096], 17 * 4096).unwrap();
     rig.kill();
     rig.start();
     rig.client().await.attach(rig.attach_of(&clone)).await.unwrap();
     let stats = rig.stats().await;
-    assert_eq!(stats.bases[0].blocks_populated, 0, "a partly filled block doesn't count");
+    assert_eq!(stats.bases[0].units_present, 0, "a partly filled unit doesn't count");
     assert_eq!(stats.bases[0].resident_bytes, 2 * 4096);
     clone.go();
     assert_eq!(clone.pass().wrong, 1, "the marked page stayed, all others are right");

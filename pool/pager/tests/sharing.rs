@@ -4,20 +4,28 @@ mod common;
 
 use std::{fs::File, io::Read as _};
 
-use common::{Rig, SNAPSHOT};
-use pool_model::SnapshotId;
+use common::Rig;
+use pool_model::Prefetch;
 
 #[tokio::test]
-async fn first_clone_faults_once_per_block_and_the_second_not_at_all() {
+async fn first_clone_faults_once_per_unit_and_the_second_not_at_all() {
     let rig = Rig::new(64);
     let mut first = rig.clone_with(&["hold=yes"]);
     first.go();
     let cold = first.pass();
     assert_eq!((cold.pages, cold.wrong), (16_384, 0));
     let after_first = rig.stats().await;
-    let blocks = rig.blocks();
-    assert_eq!(after_first.clones[0].faults, blocks, "one fault per block of 16 pages");
-    assert_eq!(after_first.bases[0].blocks_populated, blocks);
+    let base = &after_first.bases[0];
+    let units = base.units;
+    // A window has one block, or zeroes, or both.
+    assert!((rig.windows()..=2 * rig.windows()).contains(&units), "{units} units");
+    assert_eq!(after_first.clones[0].faults, units, "one fault per unit");
+    assert_eq!((base.units_present, base.memory_bytes), (units, rig.bytes as u64));
+    assert_eq!((base.last_error.as_deref(), base.prefetched_units), (None, 0));
+    let totals = &after_first.totals;
+    assert_eq!((totals.faults, totals.latency.count()), (units, units));
+    assert_eq!((totals.damaged, totals.killed, totals.faults_in_flight), (0, 0, 0));
+    assert!(totals.bytes_local > 0 && totals.bytes_cache + totals.bytes_remote == 0);
     assert_eq!(after_first.bases[0].resident_bytes, rig.bytes as u64);
 
     let mut second = rig.clone_with(&["hold=yes"]);
@@ -28,17 +36,17 @@ async fn first_clone_faults_once_per_block_and_the_second_not_at_all() {
     let second_pid = i32::try_from(second.pid()).unwrap();
     let clone = both.clones.iter().find(|clone| clone.pid == second_pid).unwrap();
     assert_eq!(clone.faults, 0, "the kernel serves a resident base by itself");
-    assert_eq!((both.bases[0].clones, both.bases[0].faults), (2, blocks));
+    assert_eq!((both.bases[0].clones, both.bases[0].faults), (2, units));
     eprintln!(
-        "first clone: {blocks} faults, {:.0} faults/s, {:.2} µs/page; second: 0 faults, {:.2} µs/page",
-        blocks as f64 * 1e9 / cold.nanos as f64,
+        "first clone: {units} faults, {:.0} faults/s, {:.2} µs/page; second: 0 faults, {:.2} µs/page",
+        units as f64 * 1e9 / cold.nanos as f64,
         cold.nanos as f64 / 1e3 / cold.pages as f64,
         warm.nanos as f64 / 1e3 / warm.pages as f64,
     );
 }
 
 #[tokio::test]
-async fn two_racing_clones_fill_each_block_once_and_see_no_wrong_byte() {
+async fn racing_clones_fill_each_unit_once_and_see_no_wrong_byte() {
     let rig = Rig::new(32);
     let mut clones = [
         rig.clone_with(&["hold=yes", "order=shuffled"]),
@@ -53,7 +61,7 @@ async fn two_racing_clones_fill_each_block_once_and_see_no_wrong_byte() {
     }
     let stats = rig.stats().await;
     assert_eq!(stats.bases.len(), 1);
-    assert_eq!(stats.bases[0].blocks_populated, rig.blocks());
+    assert_eq!(stats.bases[0].units_present, stats.bases[0].units);
     assert_eq!(stats.bases[0].resident_bytes, rig.bytes as u64, "no page is there twice");
 }
 
@@ -66,8 +74,7 @@ async fn what_a_clone_writes_reaches_neither_the_base_nor_its_siblings() {
     assert_eq!(writer.ended().code(), Some(0), "it scribbled over all its pages and ended");
     let reader = rig.clone_with(&[]);
     assert_eq!(reader.pass().wrong, 0);
-    let (mut memory, mut base) = (Vec::new(), Vec::new());
-    File::open(rig.memory_file()).unwrap().read_to_end(&mut memory).unwrap();
+    let (memory, mut base) = (rig.memory(), Vec::new());
     File::from(rig.base().await).read_to_end(&mut base).unwrap();
     assert!(memory == base, "the resident base is the snapshot, byte for byte");
 }
@@ -105,7 +112,7 @@ async fn dropped_base_is_freed_with_its_last_clone_and_made_anew_on_demand() {
     let mut old = rig.clone_with(&["hold=yes", "passes=2"]);
     old.go();
     assert_eq!(old.pass().wrong, 0);
-    client.drop_base(SNAPSHOT).await.unwrap();
+    client.drop_base(rig.snapshot).await.unwrap();
     assert_eq!(client.stats().await.unwrap().bases.len(), 1, "a clone still uses it");
 
     let new = rig.clone_with(&["hold=yes"]);
@@ -115,29 +122,108 @@ async fn dropped_base_is_freed_with_its_last_clone_and_made_anew_on_demand() {
     assert_eq!(old.pass().wrong, 0, "the old one is served on");
     drop((old, new));
     rig.until_clones(0).await;
-    client.drop_base(SNAPSHOT).await.unwrap();
+    client.drop_base(rig.snapshot).await.unwrap();
     assert_eq!(client.stats().await.unwrap().bases, []);
 }
 
 #[tokio::test]
-async fn last_block_may_be_shorter_than_the_others() {
-    let rig = Rig::with_args(1, &["--block-kib", "96"]);
-    let clone = rig.clone_with(&[]);
+async fn scattered_diff_layer_is_served_as_well_as_a_whole_one() {
+    let mut rig = Rig::stopped(32, &[], &["diff=yes"]);
+    assert_eq!(rig.layer_files("blocks").len(), 2);
+    rig.start();
+    let mut clone = rig.clone_with(&["hold=yes", "order=shuffled"]);
+    clone.go();
     assert_eq!(clone.pass().wrong, 0);
-    assert_eq!(rig.stats().await.bases[0].blocks_populated, 11, "1024 KiB in 96 KiB blocks");
+    let stats = rig.stats().await;
+    assert_eq!(stats.bases[0].units_present, stats.bases[0].units);
+    let copy = rig.clone_with(&["population=copy"]);
+    assert_eq!(copy.pass().wrong, 0);
+}
+
+#[tokio::test]
+async fn memory_that_is_all_zeroes_is_served_without_any_layer() {
+    let rig = Rig::new(1);
+    let layers = pool_store::LayerStore::new(rig.path().join("layers"));
+    let store = pool_store::SnapshotStore::new(rig.path().join("snapshots"), layers);
+    let of = store.open(rig.snapshot).unwrap().manifest;
+    let draft = store.begin().unwrap();
+    std::fs::write(draft.state(), b"").unwrap();
+    std::fs::write(draft.scratch(), b"").unwrap();
+    let new = pool_store::NewManifest {
+        parent: None,
+        template: of.template,
+        team: of.team,
+        base_disk_digest: of.base_disk_digest,
+        kernel: of.kernel,
+        memory_bytes: of.memory.bytes,
+        vcpus: 1,
+        vmm: of.vmm,
+        accel: of.accel,
+        cpu: of.cpu,
+        cpu_fingerprint: of.cpu_fingerprint,
+        envd_version: of.envd_version,
+        generation: of.generation,
+        created_at: of.created_at,
+    };
+    let map = pool_store::PageMap::empty(of.memory.bytes);
+    let zeroes = draft.commit(new, &map).unwrap().snapshot;
+    let mut clone = rig.clone_of(zeroes, &["hold=yes"]);
+    clone.go();
+    // Holes of the pattern are right, all other pages are zero and thus not the pattern.
+    let holes = rig.memory().chunks(4096).filter(|page| page.iter().all(|b| *b == 0)).count();
+    assert_eq!(clone.pass().wrong, 256 - u64::try_from(holes).unwrap());
+    let mut base = Vec::new();
+    let client = rig.client().await;
+    let fd = client.base(zeroes, &rig.snapshot_dir(zeroes), 1 << 20, Prefetch::None).await;
+    File::from(fd.unwrap()).read_to_end(&mut base).unwrap();
+    assert!(base.iter().all(|byte| *byte == 0));
+    assert_eq!(rig.stats().await.bases[0].units_present, 16);
 }
 
 #[tokio::test]
 async fn stats_of_more_bases_than_one_message_holds_are_complete() {
-    let rig = Rig::with_args(1, &["--max-bases", "200"]);
+    let rig = Rig::with_args(1, &["--max-bases", "70"]);
     let client = rig.client().await;
-    for number in 0..200 {
-        let snapshot = SnapshotId::from_u128(number);
-        client.base(snapshot, &rig.memory_file(), rig.bytes as u64).await.unwrap();
+    let mut made = Vec::new();
+    for number in 1..=71 {
+        made.push(rig.make_snapshot(&[&format!("number={number}")]));
+    }
+    let base = |number: usize| {
+        let dir = rig.snapshot_dir(made[number]);
+        let (client, snapshot) = (&client, made[number]);
+        async move { client.base(snapshot, &dir, 1 << 20, Prefetch::None).await }
+    };
+    for number in 0..70 {
+        base(number).await.unwrap();
     }
     let stats = client.stats().await.unwrap();
-    let found: Vec<_> = stats.bases.iter().map(|base| base.snapshot.as_u128()).collect();
-    assert_eq!(found, (0..200).collect::<Vec<_>>());
-    let full = client.base(SnapshotId::from_u128(200), &rig.memory_file(), 1 << 20).await;
-    assert!(full.is_err(), "one more than max_bases");
+    let found: Vec<_> = stats.bases.iter().map(|base| base.snapshot).collect();
+    let mut expected = made[..70].to_vec();
+    expected.sort();
+    assert_eq!(found, expected);
+    assert!(base(70).await.is_err(), "one more than max_bases");
+}
+
+#[tokio::test]
+async fn discarded_pages_are_counted_and_have_the_snapshots_content_again() {
+    let rig = Rig::new(8);
+    for population in ["population=copy", "population=shared"] {
+        let mut clone =
+            rig.clone_with(&["hold=yes", "passes=2", "write=yes", "discard=yes", population]);
+        for _ in 0..2 {
+            clone.go();
+            assert_eq!(clone.pass().wrong, 0, "{population}");
+        }
+        assert_eq!(clone.ended().code(), Some(0), "{population}");
+        rig.until_clones(0).await;
+    }
+    let mut clone = rig.clone_with(&["hold=yes", "passes=2", "discard=yes"]);
+    clone.go();
+    assert_eq!(clone.pass().wrong, 0);
+    let bytes = rig.bytes as u64;
+    let until = std::time::Instant::now() + common::DEADLINE;
+    while rig.stats().await.clones[0].removed_bytes != bytes {
+        assert!(std::time::Instant::now() < until, "the discarded bytes are not counted");
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
 }

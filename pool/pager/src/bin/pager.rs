@@ -9,10 +9,12 @@
 //!
 //! The last two are best effort. A panic aborts: the agent sees it and starts a successor.
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use pool_pager::{Limits, PagerConfig, Server};
+use pool_remote::{BlockCache, Credentials, LayerSource, Remote, RemoteConfig};
+use pool_store::LayerStore;
 use rustix::{mm::MlockAllFlags, process::DumpableBehavior};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -44,14 +46,13 @@ fn run(loaded: &pool_config::Loaded<PagerConfig>) -> anyhow::Result<()> {
         .init();
     abort_on_panic();
     protect();
-    let limits = Limits {
-        clones: usize::try_from(config.max_clones)?,
-        bases: usize::try_from(config.max_bases)?,
-        block_bytes: usize::try_from(config.block_kib)? << 10,
-    };
-    let server = Server::bind(&layout.pager_socket(), &layout.pid_file("pager"), limits)?;
+    // Its threads only fetch from the object store; this one waits for signals.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let source = source(loaded, runtime.handle())?;
+    let (socket, pid_file) = (layout.pager_socket(), layout.pid_file("pager"));
+    let server = Server::bind(&socket, &pid_file, limits(config)?, source)?;
     let stopper = server.stopper();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let (mut terminate, mut interrupt) = runtime.block_on(async {
         anyhow::Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
     })?;
@@ -75,6 +76,42 @@ fn run(loaded: &pool_config::Loaded<PagerConfig>) -> anyhow::Result<()> {
     serving.join().map_err(|_| anyhow::anyhow!("the accepting thread panicked"))??;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn limits(config: &PagerConfig) -> anyhow::Result<Limits> {
+    Ok(Limits {
+        clones: usize::try_from(config.max_clones)?,
+        bases: usize::try_from(config.max_bases)?,
+        prefetch_threads: usize::try_from(config.prefetch_threads)?,
+        fault_deadline: Duration::from_millis(config.fault_deadline_ms),
+        remote_read_bytes: usize::try_from(config.remote_read_kib)? << 10,
+        huge_pages: config.huge_pages,
+    })
+}
+
+/// Where layers are: this host's, and the object store's if one is configured.
+fn source(
+    loaded: &pool_config::Loaded<PagerConfig>,
+    runtime: &tokio::runtime::Handle,
+) -> anyhow::Result<LayerSource> {
+    let (config, layout) = (&loaded.config, &loaded.layout);
+    let layers = LayerStore::new(layout.layers_dir());
+    if config.object_store_url.is_empty() {
+        return Ok(LayerSource::new(layers, None));
+    }
+    let mut remote = RemoteConfig::parse(
+        &config.object_store_url,
+        config.object_store_endpoint.as_deref(),
+        &config.object_store_region,
+        config.object_store_allow_http,
+    )
+    .context("the object_store settings")?;
+    // Nobody waits longer for an answer than a fault may.
+    remote.deadline = remote.deadline.min(Duration::from_millis(config.fault_deadline_ms.max(1)));
+    let remote = Remote::open(remote, Credentials::from_env()?)?;
+    let cache = BlockCache::new(layout.cache_dir(), config.cache_mib << 20)
+        .with_context(|| format!("the block cache in {}", layout.cache_dir().display()))?;
+    Ok(LayerSource::new(layers, Some((remote, runtime.clone(), Arc::new(cache)))))
 }
 
 fn abort_on_panic() {

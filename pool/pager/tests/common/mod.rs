@@ -12,19 +12,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pool_model::SnapshotId;
+use pool_model::{Prefetch, SnapshotId};
 use pool_pager::{Attach, PagerClient, Population, Stats, start_ticks};
 use serde::Deserialize;
 
 /// No step of a test takes longer, however busy the machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-pub(crate) const SNAPSHOT: SnapshotId = SnapshotId::from_u128(77);
-
-/// A directory with a patterned memory file and a pager that serves it.
+/// A directory with a snapshot of patterned memory and a pager that serves it.
 pub(crate) struct Rig {
     dir: tempfile::TempDir,
     pub(crate) bytes: usize,
+    pub(crate) snapshot: SnapshotId,
+    pub(crate) env: Vec<(&'static str, &'static str)>,
     pager: Option<Child>,
     args: Vec<String>,
 }
@@ -35,15 +35,34 @@ impl Rig {
     }
 
     pub(crate) fn with_args(mib: usize, args: &[&str]) -> Self {
+        let mut rig = Self::stopped(mib, args, &[]);
+        rig.start();
+        rig
+    }
+
+    /// One with a snapshot made with these options of the probe, whose pager is yet to be started.
+    pub(crate) fn stopped(mib: usize, args: &[&str], options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let bytes = mib << 20;
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        let mut rig = Self { dir, bytes, pager: None, args };
-        let pattern = format!("pattern={}", rig.memory_file().display());
-        let written = probe().args([pattern, format!("bytes={bytes}")]).status().unwrap();
-        assert!(written.success());
-        rig.start();
+        let snapshot = SnapshotId::from_u128(0);
+        let mut rig = Self { dir, bytes, snapshot, env: Vec::new(), pager: None, args };
+        rig.snapshot = rig.make_snapshot(options);
         rig
+    }
+
+    /// Makes a further snapshot.
+    pub(crate) fn make_snapshot(&self, options: &[&str]) -> SnapshotId {
+        let root = format!("pattern={}", self.path().display());
+        let bytes = format!("bytes={}", self.bytes);
+        let made = probe().args([root, bytes]).args(options).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        String::from_utf8(made.stdout).unwrap().trim().parse().unwrap()
+    }
+
+    /// Gives the pager another argument from its next start on.
+    pub(crate) fn add_args(&mut self, args: &[&str]) {
+        self.args.extend(args.iter().map(|&arg| arg.to_owned()));
     }
 
     pub(crate) fn start(&mut self) {
@@ -52,6 +71,7 @@ impl Rig {
             .arg("--wrenn-dir")
             .arg(self.dir.path())
             .args(&self.args)
+            .envs(self.env.iter().copied())
             .stderr(log)
             .spawn()
             .unwrap();
@@ -91,14 +111,20 @@ impl Rig {
     }
 
     pub(crate) fn clone_with(&self, options: &[&str]) -> Clone {
-        self.clone_of(SNAPSHOT, options)
+        self.clone_of(self.snapshot, options)
     }
 
     pub(crate) fn clone_of(&self, snapshot: SnapshotId, options: &[&str]) -> Clone {
+        let mut clone = self.spawn(snapshot, options);
+        clone.report = serde_json::from_str(&clone.line()).unwrap();
+        clone
+    }
+
+    fn spawn(&self, snapshot: SnapshotId, options: &[&str]) -> Clone {
         let mut child = probe()
             .arg(format!("socket={}", self.socket().display()))
             .arg(format!("snapshot={snapshot}"))
-            .arg(format!("file={}", self.memory_file().display()))
+            .arg(format!("dir={}", self.snapshot_dir(snapshot).display()))
             .arg(format!("bytes={}", self.bytes))
             .args(options)
             .stdin(Stdio::piped())
@@ -113,15 +139,25 @@ impl Rig {
             }
         });
         let stdin = child.stdin.take();
-        let mut clone = Clone { child, lines, stdin, report: Report::default() };
-        clone.report = serde_json::from_str(&clone.line()).unwrap();
-        clone
+        Clone { child, lines, stdin, report: Report::default() }
+    }
+
+    /// A clone that may be refused before it says anything: its exit status then.
+    pub(crate) fn clone_or_status(&self, options: &[&str]) -> Result<Clone, ExitStatus> {
+        let mut clone = self.spawn(self.snapshot, options);
+        match clone.lines.recv_timeout(DEADLINE) {
+            Ok(line) => {
+                clone.report = serde_json::from_str(&line).unwrap();
+                Ok(clone)
+            }
+            Err(_) => Err(wait(&mut clone.child)),
+        }
     }
 
     pub(crate) fn attach_of(&self, clone: &Clone) -> Attach {
         let pid = i32::try_from(clone.child.id()).unwrap();
         Attach {
-            snapshot: SNAPSHOT,
+            snapshot: self.snapshot,
             pid,
             pid_start_ticks: start_ticks(pid).unwrap(),
             uffd_fd: clone.report.uffd,
@@ -129,17 +165,30 @@ impl Rig {
             addr: clone.report.addr,
             len: clone.report.len,
             population: Population::Shared,
-            memory_file: self.memory_file(),
+            snapshot_dir: self.snapshot_dir(self.snapshot),
         }
     }
 
     pub(crate) async fn base(&self) -> OwnedFd {
         let client = self.client().await;
-        client.base(SNAPSHOT, &self.memory_file(), self.bytes as u64).await.unwrap()
+        let (dir, bytes) = (self.snapshot_dir(self.snapshot), self.bytes as u64);
+        client.base(self.snapshot, &dir, bytes, Prefetch::None).await.unwrap()
     }
 
-    pub(crate) fn blocks(&self) -> u64 {
+    /// Windows of 64 KiB.
+    pub(crate) fn windows(&self) -> u64 {
         (self.bytes / (64 << 10)) as u64
+    }
+
+    /// What memory should be.
+    pub(crate) fn memory(&self) -> Vec<u8> {
+        let layers = pool_store::LayerStore::new(self.path().join("layers"));
+        let dir = self.snapshot_dir(self.snapshot);
+        let snapshot = pool_store::Snapshot::open_at(&dir, self.snapshot).unwrap();
+        let mut reader = pool_store::ImageReader::new(&layers, snapshot.map());
+        let mut memory = vec![0; self.bytes];
+        reader.read(0, &mut memory).unwrap();
+        memory
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -150,8 +199,18 @@ impl Rig {
         self.dir.path().join("run/pager.sock")
     }
 
-    pub(crate) fn memory_file(&self) -> PathBuf {
-        self.dir.path().join("memory")
+    pub(crate) fn snapshot_dir(&self, snapshot: SnapshotId) -> PathBuf {
+        self.dir.path().join("snapshots").join(snapshot.label())
+    }
+
+    /// The files of all layers whose name ends so.
+    pub(crate) fn layer_files(&self, extension: &str) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.path().join("layers")).unwrap();
+        let files = files.map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> =
+            files.filter(|path| path.extension().is_some_and(|its| its == extension)).collect();
+        files.sort();
+        files
     }
 
     pub(crate) fn log(&self) -> String {
@@ -209,6 +268,14 @@ impl Clone {
     /// The result of its next pass.
     pub(crate) fn pass(&self) -> Pass {
         serde_json::from_str(&self.line()).unwrap()
+    }
+
+    /// The result of its next pass, or how it ended instead.
+    pub(crate) fn outcome(&mut self) -> Result<Pass, ExitStatus> {
+        match self.lines.recv_timeout(DEADLINE) {
+            Ok(line) => Ok(serde_json::from_str(&line).unwrap()),
+            Err(_) => Err(wait(&mut self.child)),
+        }
     }
 
     /// Whether it has no pass to report and doesn't get one within `time`.

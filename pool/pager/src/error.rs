@@ -1,0 +1,105 @@
+//! Why base memory can't be had, or not be filled.
+
+use std::io;
+
+use pool_model::SnapshotId;
+use pool_remote::SourceError;
+use pool_store::{BlockError, OpenError};
+
+use crate::plan::PlanError;
+
+/// Why base memory can't be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BaseError {
+    #[error("snapshot {snapshot} in {dir} can't be used")]
+    Snapshot {
+        snapshot: SnapshotId,
+        dir: String,
+        #[source]
+        source: Box<OpenError>,
+    },
+    #[error("a layer of snapshot {snapshot} can't be used")]
+    Layer {
+        snapshot: SnapshotId,
+        #[source]
+        source: Box<SourceError>,
+    },
+    #[error("the memory map of snapshot {snapshot} does not fit its layers")]
+    Plan {
+        snapshot: SnapshotId,
+        #[source]
+        source: PlanError,
+    },
+    #[error("the memory of snapshot {snapshot} has {found} bytes, expected {expected}")]
+    Length { snapshot: SnapshotId, expected: u64, found: u64 },
+    #[error("descriptor is not the base memory of {snapshot}: {reason}")]
+    NotOurs { snapshot: SnapshotId, reason: String },
+    #[error("{bytes} bytes are no whole number of pages of {page} bytes")]
+    Pages { bytes: u64, page: usize },
+    #[error(
+        "base memory needs {needed} huge pages of 2 MiB, {free} are free: \
+         raise /proc/sys/vm/nr_hugepages by at least {}", needed.saturating_sub(*free)
+    )]
+    HugePages {
+        needed: usize,
+        free: usize,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot {step} for base memory")]
+    Io {
+        step: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// For `map_err`: a failed `step` of making base memory.
+pub(crate) fn step<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> BaseError {
+    move |source| BaseError::Io { step, source: source.into() }
+}
+
+/// Why pages can't be put into base memory.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FillError {
+    #[error("cannot read block {block} of {place}")]
+    Read {
+        place: String,
+        block: u32,
+        #[source]
+        source: Box<SourceError>,
+    },
+    #[error("{place} is damaged, block {block}")]
+    Damaged {
+        place: String,
+        block: u32,
+        #[source]
+        source: BlockError,
+    },
+    #[error("cannot install pages")]
+    Install {
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl From<io::Error> for FillError {
+    fn from(source: io::Error) -> Self {
+        Self::Install { source }
+    }
+}
+
+/// An error with its causes, for a log line. A cause that its error repeats is named once.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
