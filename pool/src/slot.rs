@@ -1,16 +1,21 @@
 //! Where a pool's slot is, as data: one transition function, no clock, no lock, no log.
 //!
 //! ```text
+//!                                                  ┌──── Return ────┐
+//!                                                  ▼                │
 //! Empty ─Prepare─► Blank ─Restore─► Restoring ─Ready─► Warm ─Lease─► Leased
 //!   ▲                │                  │                │             │
-//!   │                └──── Fail ────────┤ Fail      Expire, Drain   Release, Expire
-//!   │                                   ▼                ▼             │
+//!   │                └──── Fail ────────┤ Fail     Expire, Evict,   Release, Expire,
+//!   │                                   ▼              Drain         Drain
 //!   └────────────── Reaped ────────── Reaping ◄── Failed ◄── Fail ─────┘
 //! ```
 //!
 //! # Invariants
 //!
-//! - The only way out of `Leased` is `Reaping`, through `Failed` or straight.
+//! - A life has at most `max_requests` leases, and `max_requests` is 1 unless the function opted
+//!   into sequential reuse: then the only way out of `Leased` is `Reaping`, through `Failed` or straight.
+//! - Nothing is leased that was not `Ready` before.
+//! - A sandbox that returns keeps its age.
 //! - Every state reaches `Empty` by `Drain` and `Reaped`.
 
 use tokio::time::{Duration, Instant};
@@ -29,18 +34,35 @@ pub enum State {
     },
     /// Restored, unique, health-checked, and nobody's.
     Warm {
-        /// When it became so.
+        /// When it was restored.
+        born: Instant,
+        /// When it became warm: then, or when its last lease ended.
         since: Instant,
+        /// Leases it has served.
+        served: u32,
     },
     /// Lent to one holder.
     Leased {
+        /// When it was restored.
+        born: Instant,
         /// When the lease ends even if the holder does not end it.
         deadline: Instant,
+        /// Leases it has served, this one included.
+        served: u32,
     },
     /// It broke; next it is reaped.
     Failed,
     /// Being taken apart.
     Reaping,
+}
+
+/// What bounds a slot's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a lease may last.
+    pub lease_max: Duration,
+    /// How many leases a life may have; 1 without reuse.
+    pub max_requests: u32,
 }
 
 /// What happened to a slot.
@@ -54,10 +76,14 @@ pub enum Event {
     Ready,
     /// A caller takes it.
     Lease,
-    /// Its holder is done.
+    /// Its holder is done, and it is not to be used again.
     Release,
-    /// Its time passed: idle TTL when warm, lease limit when leased.
+    /// Its holder is done, and it is fit for another request.
+    Return,
+    /// Its time passed: idle TTL or age when warm, lease limit when leased.
     Expire,
+    /// Its memory is given to another pool.
+    Evict,
     /// It broke.
     Fail,
     /// The pool is closing.
@@ -103,17 +129,27 @@ impl State {
         self,
         event: Event,
         now: Instant,
-        lease_max: Duration,
+        limits: Limits,
     ) -> Result<(Self, Action), Denied> {
         use {Action as A, Event as E, State as S};
         Ok(match (self, event) {
             (S::Empty, E::Prepare) => (S::Blank, A::None),
             (S::Blank, E::Restore) => (S::Restoring { since: now }, A::StartRestore),
-            (S::Restoring { .. }, E::Ready) => (S::Warm { since: now }, A::Offer),
-            (S::Warm { .. }, E::Lease) => (S::Leased { deadline: now + lease_max }, A::HandOut),
-            (S::Warm { .. }, E::Expire | E::Drain) => (S::Reaping, A::Kill),
-            // One lease, then death: nothing of a request may reach the next one.
-            (S::Leased { .. }, E::Release | E::Expire | E::Drain) => (S::Reaping, A::Kill),
+            (S::Restoring { .. }, E::Ready) => {
+                (S::Warm { born: now, since: now, served: 0 }, A::Offer)
+            }
+            (S::Warm { born, served, .. }, E::Lease) if served < limits.max_requests => {
+                let deadline = now + limits.lease_max;
+                (S::Leased { born, deadline, served: served + 1 }, A::HandOut)
+            }
+            (S::Warm { .. }, E::Expire | E::Evict | E::Drain) => (S::Reaping, A::Kill),
+            (S::Leased { born, served, .. }, E::Return) if served < limits.max_requests => {
+                (S::Warm { born, since: now, served }, A::Offer)
+            }
+            // Its last lease, and without reuse its only one: nothing reaches the next request.
+            (S::Leased { .. }, E::Return | E::Release | E::Expire | E::Drain) => {
+                (S::Reaping, A::Kill)
+            }
             (S::Blank, E::Drain) => (S::Reaping, A::None),
             // Its restore is still running: it is killed when that ends, whichever way.
             (S::Restoring { .. }, E::Drain) => (S::Reaping, A::None),
@@ -123,7 +159,9 @@ impl State {
             (S::Failed, E::Drain) => (S::Reaping, A::Kill),
             (S::Reaping, E::Ready) => (S::Reaping, A::Kill),
             // A holder may let go of what is already being reaped.
-            (S::Reaping, E::Release | E::Expire | E::Drain | E::Fail) => (S::Reaping, A::None),
+            (S::Reaping, E::Release | E::Return | E::Expire | E::Evict | E::Drain | E::Fail) => {
+                (S::Reaping, A::None)
+            }
             (S::Reaping, E::Reaped) => (S::Empty, A::Forget),
             (state, event) => return Err(Denied { state, event }),
         })
@@ -136,55 +174,90 @@ mod tests {
 
     use super::*;
 
-    const LEASE_MAX: Duration = Duration::from_secs(30);
-    const EVENTS: [Event; 9] = [
+    const EVENTS: [Event; 11] = [
         Event::Prepare,
         Event::Restore,
         Event::Ready,
         Event::Lease,
         Event::Release,
+        Event::Return,
         Event::Expire,
+        Event::Evict,
         Event::Fail,
         Event::Drain,
         Event::Reaped,
     ];
 
+    fn limits(max_requests: u32) -> Limits {
+        Limits { lease_max: Duration::from_secs(30), max_requests }
+    }
+
+    /// Mostly the way a life goes, so that long ones are met; else anything.
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let usual = [Event::Prepare, Event::Restore, Event::Ready, Event::Lease, Event::Return];
+        let one = prop_oneof![5 => prop::sample::select(usual.to_vec()), 1 => prop::sample::select(EVENTS.to_vec())];
+        prop::collection::vec(one, 0..150)
+    }
+
     #[test]
-    fn leased_slot_never_becomes_warm_again() {
-        let leased = State::Leased { deadline: Instant::now() + LEASE_MAX };
+    fn leased_slot_never_becomes_warm_again_without_reuse() {
+        let now = Instant::now();
+        let leased = State::Leased { born: now, deadline: now, served: 1 };
         for event in EVENTS {
-            if let Ok((next, _)) = leased.step(event, Instant::now(), LEASE_MAX) {
+            if let Ok((next, _)) = leased.step(event, now, limits(1)) {
                 assert!(matches!(next, State::Reaping | State::Failed), "{event:?}: {next:?}");
             }
         }
     }
 
+    #[test]
+    fn returned_slot_keeps_its_age() {
+        let born = Instant::now();
+        let leased = State::Leased { born, deadline: born, served: 1 };
+        let later = born + Duration::from_secs(9);
+        let (warm, action) = leased.step(Event::Return, later, limits(2)).unwrap();
+        assert_eq!((warm, action), (State::Warm { born, since: later, served: 1 }, Action::Offer));
+    }
+
+    #[test]
+    fn policy_that_forbids_reuse_forbids_the_next_lease_of_a_used_one() {
+        let now = Instant::now();
+        let used = State::Warm { born: now, since: now, served: 1 };
+        assert!(used.step(Event::Lease, now, limits(1)).is_err());
+        assert!(used.step(Event::Lease, now, limits(2)).is_ok());
+    }
+
     proptest! {
         #[test]
-        fn one_life_has_at_most_one_lease(picks in prop::collection::vec(0..EVENTS.len(), 0..60)) {
+        fn life_has_at_most_max_requests_leases_and_none_without_ready(
+            events in events(), max_requests in 1u32..5,
+        ) {
             let now = Instant::now();
-            let (mut state, mut leases) = (State::Empty, 0);
-            for pick in picks {
-                if let Ok((next, action)) = state.step(EVENTS[pick], now, LEASE_MAX) {
-                    leases += usize::from(action == Action::HandOut);
-                    if next == State::Empty { leases = 0; }
-                    prop_assert!(leases <= 1);
-                    state = next;
+            let (mut state, mut leases, mut ready) = (State::Empty, 0, false);
+            for event in events {
+                let Ok((next, action)) = state.step(event, now, limits(max_requests)) else { continue };
+                ready |= event == Event::Ready;
+                leases += u32::from(action == Action::HandOut);
+                prop_assert!(leases <= max_requests);
+                prop_assert!(leases == 0 || ready, "a lease without Ready");
+                if let State::Leased { served, .. } | State::Warm { served, .. } = next {
+                    prop_assert_eq!(served, leases);
                 }
+                if next == State::Empty { (leases, ready) = (0, false); }
+                state = next;
             }
         }
 
         #[test]
-        fn every_state_can_be_drained(picks in prop::collection::vec(0..EVENTS.len(), 0..60)) {
-            let now = Instant::now();
+        fn every_state_can_be_drained(events in events(), max_requests in 1u32..5) {
+            let (now, limits) = (Instant::now(), limits(max_requests));
             let mut state = State::Empty;
-            for pick in picks {
-                state = state.step(EVENTS[pick], now, LEASE_MAX).map_or(state, |(next, _)| next);
-            }
-            if state != State::Empty {
-                let (drained, _) = state.step(Event::Drain, now, LEASE_MAX).unwrap();
+            for event in events {
+                state = state.step(event, now, limits).map_or(state, |(next, _)| next);
+                if state == State::Empty { continue; }
+                let (drained, _) = state.step(Event::Drain, now, limits).unwrap();
                 prop_assert_eq!(drained, State::Reaping);
-                let (gone, action) = drained.step(Event::Reaped, now, LEASE_MAX).unwrap();
+                let (gone, action) = drained.step(Event::Reaped, now, limits).unwrap();
                 prop_assert_eq!((gone, action), (State::Empty, Action::Forget));
             }
         }
