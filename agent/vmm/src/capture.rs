@@ -1,25 +1,27 @@
-//! Writes a stopped machine's memory to a file.
+//! Reads a stopped machine's memory, page by page, into a sink.
 //!
-//! A booted machine's memory is its memfd: its data extents are copied. A clone's memory is its
-//! base plus the pages it wrote: the base's file is copied (as a reflink where the file system
-//! can) and the process's own pages, found in `/proc/<pid>/pagemap`, are laid over it.
+//! A booted machine's memory is its memfd: its data extents are read, and a hole is zeroes that
+//! nobody needs to be told of. A clone's memory is its base plus the pages it wrote: only those
+//! are read, less those that hold again, or still, what the base holds.
 //!
 //! # Invariants
 //!
-//! - A page of zeroes is a hole in the file, never a block.
-//! - No page is touched in the clone: nothing is faulted in to be saved.
-//! - The file is complete or it is removed.
+//! - No page is touched in the clone that it does not own: nothing is faulted in to be saved.
+//!   `/proc/<pid>/mem` refuses a page that is missing instead of waiting for the page server.
+//! - A page of zeroes is never left out as equal to the base: where base memory has a hole, it
+//!   reads as zeroes too, and means "not there yet". Any other page cannot equal a hole.
+//! - A sink sees each page at most once, in ascending order.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
+    ops::Range,
     os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{FallocateFlags, fallocate},
     unistd::{Whence, lseek},
 };
 
@@ -27,118 +29,181 @@ use crate::{
     error::CaptureError,
     process,
     record::{MachineRecord, MemoryRecord},
-    sys,
+    sys::{Method, OwnPages},
 };
 
 /// Guests and hosts agree on this page size; x86_64 has no other smallest one.
 const PAGE: usize = 4096;
-/// Read and written at once, bytes.
+/// Read at once and handed on at once, bytes.
 const CHUNK: usize = 1 << 20;
-/// Bits of a pagemap entry (Documentation/admin-guide/mm/pagemap.rst).
-const PRESENT: u64 = 1 << 63;
-const SWAPPED: u64 = 1 << 62;
-const FILE_OR_SHARED: u64 = 1 << 61;
 
-/// What a capture wrote.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Captured {
-    /// Size of guest memory and of the file.
-    pub memory_bytes: u64,
-    /// Bytes taken from the process: not zero, and in a clone not the base's.
-    pub written_bytes: u64,
-    /// Pages of the process that were all zeroes, bytes; they became holes.
-    pub zero_bytes: u64,
-    /// Bytes of the base that were copied. None if it was reflinked, or if there is no base.
-    pub base_bytes: u64,
-    /// Whether the base's blocks are shared with its file.
-    pub reflinked: bool,
+/// Where a machine's pages go.
+pub trait PageSink: Send + 'static {
+    /// Takes whole consecutive pages from guest page `page` on, at most 1 MiB of them.
+    ///
+    /// Pages come in ascending order, and zero pages may be among them. Of a clone, a page that
+    /// never comes is as in the base; of a booted machine it is zero.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the sink fails with ends the capture. A full disk should be
+    /// [`io::ErrorKind::StorageFull`] or [`io::ErrorKind::QuotaExceeded`].
+    fn put(&mut self, page: u64, content: &[u8]) -> io::Result<()>;
 }
 
-/// Writes the memory of `record`'s machine, which must be stopped, to the new file `out`.
+/// What a capture read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// Size of guest memory.
+    pub memory_bytes: u64,
+    /// Pages that the machine has of its own: all that exist of a booted machine, those that a
+    /// clone wrote. The sink got them, less `same_pages`.
+    pub own_pages: u64,
+    /// Own pages of a clone that equal the base's, which the sink did not get.
+    pub same_pages: u64,
+    /// How long it took to find the pages.
+    pub scan: Duration,
+    /// How long it took to read, compare and hand them on: most of it is the sink's.
+    pub copy: Duration,
+}
+
+/// Hands the memory of `record`'s machine, which must be stopped, to `sink`, and gives that back.
 ///
-/// A clone needs `base_file`, the memory file of the snapshot it was restored from.
+/// Save the device state before this, not after it: saving writes to guest memory.
 ///
 /// # Errors
 ///
-/// [`CaptureError`]; `out` is removed then.
+/// [`CaptureError`]; the sink, which may have got some pages, is dropped then.
 ///
 /// # Cancel safety
 ///
-/// Not cancel-safe: the writing goes on in its thread.
-pub async fn capture_memory(
+/// Not cancel-safe: the reading goes on in its thread and the sink is dropped at its end.
+pub async fn capture_memory<S: PageSink>(
     record: &MachineRecord,
-    base_file: Option<&Path>,
-    out: &Path,
-) -> Result<Captured, CaptureError> {
-    let capture = Capture {
-        record: record.clone(),
-        base_file: base_file.map(Path::to_owned),
-        out: out.to_owned(),
-    };
+    sink: S,
+) -> Result<(Captured, S), CaptureError> {
+    let capture = Capture { record: record.clone(), sink, captured: Captured::default() };
     let sandbox = record.sandbox;
-    let running = tokio::task::spawn_blocking(move || capture.run());
+    let running = tokio::task::spawn_blocking(move || capture.run(Method::Scan));
     running.await.unwrap_or_else(|panicked| {
         let source = io::Error::other(panicked);
         Err(CaptureError::Io { sandbox, step: "run", source })
     })
 }
 
-struct Capture {
+struct Capture<S> {
     record: MachineRecord,
-    base_file: Option<PathBuf>,
-    out: PathBuf,
+    sink: S,
+    captured: Captured,
 }
 
-impl Capture {
-    fn run(&self) -> Result<Captured, CaptureError> {
-        let open = OpenOptions::new().read(true).write(true).create_new(true).open(&self.out);
-        let out = open.map_err(|e| self.failed("make the file", e))?;
-        let captured = out
-            .set_len(self.record.memory.bytes())
-            .map_err(|e| self.failed("size the file", e))
-            .and_then(|()| match self.record.memory {
-                MemoryRecord::Owned { fd, .. } => self.owned(fd, &out),
-                MemoryRecord::Clone { addr, .. } => self.clone_of_base(addr, &out),
-            });
-        if captured.is_err()
-            && let Err(error) = std::fs::remove_file(&self.out)
-        {
-            tracing::warn!(path = %self.out.display(), %error, "half a memory file stays");
+impl<S: PageSink> Capture<S> {
+    fn run(mut self, method: Method) -> Result<(Captured, S), CaptureError> {
+        let begun = Instant::now();
+        self.captured.memory_bytes = self.record.memory.bytes();
+        match self.record.memory {
+            MemoryRecord::Owned { fd, .. } => self.owned(fd)?,
+            MemoryRecord::Clone { base_fd, addr, len, .. } => {
+                self.clone_of_base(base_fd, addr..addr + len, method)?;
+            }
+            MemoryRecord::Blank { .. } => {
+                let none = io::ErrorKind::InvalidInput.into();
+                return Err(self.failed("look at memory that a blank has not got", none));
+            }
         }
-        captured
+        self.captured.copy = begun.elapsed().saturating_sub(self.captured.scan);
+        Ok((self.captured, self.sink))
     }
 
-    fn owned(&self, fd: i32, out: &File) -> Result<Captured, CaptureError> {
+    /// All that exists of a booted machine's memory.
+    fn owned(&mut self, fd: i32) -> Result<(), CaptureError> {
         let memory = self.of_process(&format!("fd/{fd}"))?;
         self.check_size("memory", &memory)?;
-        let mut captured = self.empty();
-        copy_data(&memory, out, &mut captured).map_err(|e| self.failed("copy the memory", e))?;
-        Ok(captured)
-    }
-
-    fn clone_of_base(&self, addr: u64, out: &File) -> Result<Captured, CaptureError> {
-        let sandbox = self.record.sandbox;
-        let base = self.base_file.as_ref().ok_or(CaptureError::BaseMissing { sandbox })?;
-        let base = File::open(base).map_err(|e| self.failed("open the base", e))?;
-        self.check_size("base memory", &base)?;
-        let mut captured = self.empty();
-        captured.reflinked = sys::reflink(&base, out).is_ok();
-        if !captured.reflinked {
-            let mut copied = self.empty();
-            copy_data(&base, out, &mut copied).map_err(|e| self.failed("copy the base", e))?;
-            captured.base_bytes = copied.written_bytes;
+        let mut buffer = vec![0_u8; CHUNK];
+        let mut at = 0;
+        while let Some(extent) = self.next_extent(&memory, at)? {
+            at = extent.end;
+            for part in parts(extent) {
+                let pages = &mut buffer[..len_of(&part)];
+                memory
+                    .read_exact_at(pages, part.start)
+                    .map_err(|e| self.failed("read the memory", e))?;
+                self.captured.own_pages += (pages.len() / PAGE) as u64;
+                self.put(part.start / PAGE as u64, pages)?;
+            }
         }
-        let pagemap = self.of_process("pagemap")?;
-        let memory = self.of_process("mem")?;
-        let pages = Overlay { pagemap, memory, addr, out };
-        pages
-            .lay_over(self.record.memory.bytes(), &mut captured)
-            .map_err(|e| self.failed("copy the clone's own pages", e))?;
-        Ok(captured)
+        Ok(())
     }
 
-    fn empty(&self) -> Captured {
-        Captured { memory_bytes: self.record.memory.bytes(), ..Captured::default() }
+    /// The pages that a clone wrote to its mapping at `addresses`.
+    fn clone_of_base(
+        &mut self,
+        base_fd: i32,
+        addresses: Range<u64>,
+        method: Method,
+    ) -> Result<(), CaptureError> {
+        let base = self.of_process(&format!("fd/{base_fd}"))?;
+        self.check_size("base memory", &base)?;
+        let memory = self.of_process("mem")?;
+        let pagemap = self.of_process("pagemap")?;
+        let first = addresses.start;
+        let mut own = OwnPages::new(pagemap, addresses, method);
+        let mut buffers = (vec![0_u8; CHUNK], vec![0_u8; CHUNK]);
+        let mut found = Vec::new();
+        while self.scan(&mut own, &mut found)? {
+            for part in found.drain(..).flat_map(parts) {
+                let pages = &mut buffers.0[..len_of(&part)];
+                memory
+                    .read_exact_at(pages, part.start)
+                    .map_err(|e| self.failed("read the clone's own pages", e))?;
+                let of_base = &mut buffers.1[..pages.len()];
+                base.read_exact_at(of_base, part.start - first)
+                    .map_err(|e| self.failed("read base memory", e))?;
+                self.put_changed((part.start - first) / PAGE as u64, pages, of_base)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan(
+        &mut self,
+        own: &mut OwnPages,
+        found: &mut Vec<Range<u64>>,
+    ) -> Result<bool, CaptureError> {
+        let begun = Instant::now();
+        let more = own.next_batch(found).map_err(|e| self.failed("find the clone's own pages", e));
+        self.captured.scan += begun.elapsed();
+        more
+    }
+
+    /// Hands on what differs from the base, as few runs of pages.
+    fn put_changed(&mut self, first: u64, pages: &[u8], base: &[u8]) -> Result<(), CaptureError> {
+        let mut run = 0..0;
+        for (page, of_base) in pages.chunks(PAGE).zip(base.chunks(PAGE)) {
+            self.captured.own_pages += 1;
+            let end = run.end + page.len();
+            if is_same(page, of_base) {
+                self.captured.same_pages += 1;
+                self.put(first + (run.start / PAGE) as u64, &pages[run])?;
+                run = end..end;
+            } else {
+                run.end = end;
+            }
+        }
+        self.put(first + (run.start / PAGE) as u64, &pages[run])
+    }
+
+    fn put(&mut self, page: u64, content: &[u8]) -> Result<(), CaptureError> {
+        if content.is_empty() {
+            return Ok(());
+        }
+        let sandbox = self.record.sandbox;
+        self.sink.put(page, content).map_err(|source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                CaptureError::NoSpace { sandbox, page, source }
+            }
+            _ => CaptureError::Io { sandbox, step: "hand its pages on", source },
+        })
     }
 
     /// Opens a file of the process, and makes sure afterwards that it was this process's.
@@ -162,32 +227,35 @@ impl Capture {
         Err(CaptureError::Size { sandbox: self.record.sandbox, what, found, expected })
     }
 
+    /// The first data at or behind `at`, if there is any.
+    fn next_extent(&self, file: &File, at: u64) -> Result<Option<Range<u64>>, CaptureError> {
+        let seek = |from, whence| seek(file, from, whence);
+        let extent = seek(at, Whence::SeekData).and_then(|start| match start {
+            Some(start) => Ok(seek(start, Whence::SeekHole)?.map(|end| start..end)),
+            None => Ok(None),
+        });
+        extent.map_err(|e| self.failed("find the memory's data", e))
+    }
+
     fn failed(&self, step: &'static str, source: io::Error) -> CaptureError {
-        let sandbox = self.record.sandbox;
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                CaptureError::NoSpace { sandbox, path: self.out.clone() }
-            }
-            _ => CaptureError::Io { sandbox, step, source },
-        }
+        CaptureError::Io { sandbox: self.record.sandbox, step, source }
     }
 }
 
-/// Copies the data extents of `from` to the same places in `to`, which has holes there.
-fn copy_data(from: &File, to: &File, captured: &mut Captured) -> io::Result<()> {
-    let mut buffer = vec![0_u8; CHUNK];
-    let mut at = 0;
-    while let Some(start) = seek(from, at, Whence::SeekData)? {
-        let end = seek(from, start, Whence::SeekHole)?.unwrap_or(start);
-        at = start;
-        while at < end {
-            let len = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
-            from.read_exact_at(&mut buffer[..len], at)?;
-            write_pages(to, at, &buffer[..len], Zeroes::AreHoles, captured)?;
-            at += len as u64;
-        }
-    }
-    Ok(())
+/// Whether a clone's page may be left out for the base's. Zeroes never may: see the module's doc.
+fn is_same(page: &[u8], of_base: &[u8]) -> bool {
+    page == of_base && page.iter().any(|&byte| byte != 0)
+}
+
+/// Cuts a range into parts that fit a buffer.
+fn parts(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let end = range.end;
+    range.step_by(CHUNK).map(move |start| start..end.min(start + CHUNK as u64))
+}
+
+/// Length of one of the [`parts`].
+fn len_of(part: &Range<u64>) -> usize {
+    usize::try_from(part.end - part.start).map_or(CHUNK, |len| len.min(CHUNK))
 }
 
 /// The next offset of a kind, or none behind the last data.
@@ -200,143 +268,5 @@ fn seek(file: &File, from: u64, whence: Whence) -> io::Result<Option<u64>> {
     }
 }
 
-/// The pages of a process, laid over a copy of its base.
-struct Overlay<'a> {
-    pagemap: File,
-    memory: File,
-    addr: u64,
-    out: &'a File,
-}
-
-impl Overlay<'_> {
-    fn lay_over(&self, bytes: u64, captured: &mut Captured) -> io::Result<()> {
-        const ENTRY: usize = size_of::<u64>();
-        let first_page = self.addr / PAGE as u64;
-        let pages = bytes / PAGE as u64;
-        let mut entries = vec![0_u8; (CHUNK / PAGE) * ENTRY];
-        let mut buffer = vec![0_u8; CHUNK];
-        let mut page = 0;
-        while page < pages {
-            let count = usize::try_from(pages - page).unwrap_or(usize::MAX).min(CHUNK / PAGE);
-            let entries = &mut entries[..count * ENTRY];
-            self.pagemap.read_exact_at(entries, (first_page + page) * ENTRY as u64)?;
-            let own: Vec<bool> = entries.chunks_exact(ENTRY).map(is_own).collect();
-            for (start, len) in runs(&own) {
-                let offset = (page + start as u64) * PAGE as u64;
-                let buffer = &mut buffer[..len * PAGE];
-                self.memory.read_exact_at(buffer, self.addr + offset)?;
-                write_pages(self.out, offset, buffer, Zeroes::ArePunched, captured)?;
-            }
-            page += count as u64;
-        }
-        Ok(())
-    }
-}
-
-/// Whether the page belongs to the process alone, going by its pagemap entry.
-fn is_own(entry: &[u8]) -> bool {
-    let entry = entry.try_into().map_or(0, u64::from_ne_bytes);
-    entry & (PRESENT | SWAPPED) != 0 && entry & FILE_OR_SHARED == 0
-}
-
-/// Start and length of each run of `true`.
-fn runs(flags: &[bool]) -> impl Iterator<Item = (usize, usize)> + '_ {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let start = at + flags[at..].iter().position(|&flag| flag)?;
-        let len = flags[start..].iter().position(|&flag| !flag).unwrap_or(flags.len() - start);
-        at = start + len;
-        Some((start, len))
-    })
-}
-
-/// What is where pages of zeroes go.
-#[derive(Clone, Copy, PartialEq)]
-enum Zeroes {
-    AreHoles,
-    ArePunched,
-}
-
-/// Writes whole pages at `offset`, leaving out those of zeroes.
-fn write_pages(
-    to: &File,
-    offset: u64,
-    bytes: &[u8],
-    zeroes: Zeroes,
-    captured: &mut Captured,
-) -> io::Result<()> {
-    let full: Vec<bool> =
-        bytes.chunks(PAGE).map(|page| page.iter().any(|&byte| byte != 0)).collect();
-    for (start, len) in runs(&full) {
-        let run = &bytes[start * PAGE..((start + len) * PAGE).min(bytes.len())];
-        to.write_all_at(run, offset + (start * PAGE) as u64)?;
-        captured.written_bytes += run.len() as u64;
-    }
-    let empty: Vec<bool> = full.iter().map(|full| !full).collect();
-    for (start, len) in runs(&empty) {
-        let run = &bytes[start * PAGE..((start + len) * PAGE).min(bytes.len())];
-        if zeroes == Zeroes::ArePunched {
-            punch(to, offset + (start * PAGE) as u64, run)?;
-        }
-        captured.zero_bytes += run.len() as u64;
-    }
-    Ok(())
-}
-
-/// Makes a hole; where the file system has none, writes the zeroes.
-fn punch(file: &File, offset: u64, zeroes: &[u8]) -> io::Result<()> {
-    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    let start = i64::try_from(offset).map_err(io::Error::other)?;
-    let len = i64::try_from(zeroes.len()).map_err(io::Error::other)?;
-    match fallocate(file, flags, start, len) {
-        Ok(()) => Ok(()),
-        Err(Errno::EOPNOTSUPP) => file.write_all_at(zeroes, offset),
-        Err(error) => Err(error.into()),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::MetadataExt;
-
-    #[test]
-    fn runs_are_found_at_both_ends() {
-        let flags = [true, true, false, true, false, false, true];
-        assert_eq!(runs(&flags).collect::<Vec<_>>(), [(0, 2), (3, 1), (6, 1)]);
-        assert_eq!(runs(&[]).count(), 0);
-        assert_eq!(runs(&[false; 3]).count(), 0);
-    }
-
-    #[test]
-    fn only_anonymous_pages_are_a_clones_own() {
-        let own = |entry: u64| is_own(&entry.to_ne_bytes());
-        assert!(own(PRESENT) && own(SWAPPED));
-        assert!(!own(PRESENT | FILE_OR_SHARED) && !own(SWAPPED | FILE_OR_SHARED) && !own(0));
-    }
-
-    #[test]
-    fn zero_pages_become_holes_and_old_blocks_are_freed() {
-        let dir = tempfile::tempdir().unwrap();
-        let open = |name: &str| {
-            let path = dir.path().join(name);
-            OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap()
-        };
-        let (from, to) = (open("from"), open("to"));
-        let size = 64 * PAGE as u64;
-        from.set_len(size).unwrap();
-        to.set_len(size).unwrap();
-        from.write_all_at(&[7; PAGE], 3 * PAGE as u64).unwrap();
-        from.write_all_at(&[0; PAGE], 5 * PAGE as u64).unwrap();
-        let mut captured = Captured::default();
-        copy_data(&from, &to, &mut captured).unwrap();
-        assert_eq!(captured.written_bytes, PAGE as u64);
-        let blocks = to.metadata().unwrap().blocks();
-        assert!(blocks <= 8 * 2, "{blocks} blocks of 512 bytes");
-
-        write_pages(&to, 3 * PAGE as u64, &[0; PAGE], Zeroes::ArePunched, &mut captured).unwrap();
-        let mut page = [1; PAGE];
-        to.read_exact_at(&mut page, 3 * PAGE as u64).unwrap();
-        assert_eq!(page, [0; PAGE]);
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! What can go wrong with a machine, one enum per operation.
 
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use pool_model::SandboxId;
 
@@ -162,6 +162,14 @@ pub enum AdoptError {
         /// What it should run.
         expected: String,
     },
+    /// It waits for a snapshot that only the agent which prepared it could have given it.
+    #[error("vmm of {sandbox} (pid {pid}) is blank: there is no machine to take over")]
+    Blank {
+        /// Whose machine it should have become.
+        sandbox: SandboxId,
+        /// Its process id.
+        pid: i32,
+    },
     /// It lives, but its control socket does not answer.
     #[error("vmm of {sandbox} (pid {pid}) does not answer")]
     Unresponsive {
@@ -191,30 +199,28 @@ impl AdoptError {
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {
+            Self::Blank { .. } => Blame::Caller,
             Self::Gone { .. } | Self::Unresponsive { .. } => Blame::Guest,
             Self::NotOurs { .. } | Self::Inspect { .. } => Blame::Host,
         }
     }
 }
 
-/// Why a machine's memory could not be written to a file.
+/// Why a machine's memory could not be captured.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// The file system is full.
-    #[error("no space left for the memory of {sandbox} in {}", path.display())]
+    /// There is no room for what was captured.
+    #[error("no space left for the memory of {sandbox}, from guest page {page} on")]
     NoSpace {
         /// Whose memory.
         sandbox: SandboxId,
-        /// The file.
-        path: PathBuf,
+        /// The first of the pages that were to be taken.
+        page: u64,
+        /// What the sink said.
+        #[source]
+        source: io::Error,
     },
-    /// A clone's memory is only its difference from a base, and no base was given.
-    #[error("the memory of clone {sandbox} cannot be captured without its base")]
-    BaseMissing {
-        /// Whose memory.
-        sandbox: SandboxId,
-    },
-    /// The base file or the mapping is not as large as guest memory.
+    /// Base memory or the memory file is not as large as guest memory.
     #[error("{what} of {sandbox} has {found} bytes, expected {expected}")]
     Size {
         /// Whose memory.
@@ -245,7 +251,7 @@ impl CaptureError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::NoSpace { .. } => Blame::Capacity,
-            Self::BaseMissing { .. } | Self::Size { .. } => Blame::Caller,
+            Self::Size { .. } => Blame::Caller,
             Self::Io { .. } => Blame::Host,
         }
     }

@@ -34,6 +34,12 @@ pub enum MemoryRecord {
         /// Size of guest memory.
         bytes: u64,
     },
+    /// None yet: a VMM process that waits for a snapshot. Whoever finds this in a journal kills
+    /// the process; only the agent that prepared it could restore it.
+    Blank {
+        /// Size of guest memory that is reserved.
+        bytes: u64,
+    },
     /// A private mapping of a snapshot's base memory.
     Clone {
         /// Descriptor number of the userfaultfd in the process.
@@ -52,7 +58,7 @@ impl MemoryRecord {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         match *self {
-            Self::Owned { bytes, .. } => bytes,
+            Self::Owned { bytes, .. } | Self::Blank { bytes } => bytes,
             Self::Clone { len, .. } => len,
         }
     }
@@ -75,18 +81,18 @@ pub struct MemoryReport {
     pub len: u64,
 }
 
-/// How long each part of a restore took. The parts do not add up: QMP and memory run side by side.
+/// How long each part of a restore took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RestoreTimings {
-    /// Until the VMM's image was executed.
-    pub spawn: Duration,
-    /// From the spawn on until the VMM answered on its control socket.
-    pub qmp_ready: Duration,
-    /// From the spawn on until guest memory was mapped and the page server had taken it.
-    pub memory_report: Duration,
+    /// From the spawn until the VMM answered on its control socket. [`crate::Blank::restore`]
+    /// leaves it at zero; a caller that had to wait for the blank puts
+    /// [`crate::Blank::prepared_in`] here.
+    pub prepare: Duration,
+    /// Until guest memory was mapped, its faults were registered, and the page server had it.
+    pub memory: Duration,
     /// Loading the device state.
     pub state_load: Duration,
-    /// All of it.
+    /// From the call until the machine stood ready, without `prepare`.
     pub total: Duration,
 }
 
@@ -117,15 +123,22 @@ mod tests {
 
     #[test]
     fn record_survives_the_journal() {
-        let record = MachineRecord {
-            sandbox: SandboxId::from_u128(7),
-            pid: 42,
-            start_ticks: 99,
-            memory: MemoryRecord::Clone { uffd_fd: 9, base_fd: 8, addr: 1 << 40, len: 1 << 28 },
-            qmp_socket: "/sandboxes/a/qmp.sock".into(),
-            dir: "/sandboxes/a".into(),
-        };
-        let json = serde_json::to_string(&record).unwrap();
-        assert_eq!(serde_json::from_str::<MachineRecord>(&json).unwrap(), record);
+        for memory in [
+            MemoryRecord::Clone { uffd_fd: 9, base_fd: 8, addr: 1 << 40, len: 1 << 28 },
+            MemoryRecord::Blank { bytes: 1 << 28 },
+            MemoryRecord::Owned { fd: 7, bytes: 1 << 28 },
+        ] {
+            let record = MachineRecord {
+                sandbox: SandboxId::from_u128(7),
+                pid: 42,
+                start_ticks: 99,
+                memory,
+                qmp_socket: "/sandboxes/a/qmp.sock".into(),
+                dir: "/sandboxes/a".into(),
+            };
+            assert_eq!(record.memory.bytes(), 1 << 28);
+            let json = serde_json::to_string(&record).unwrap();
+            assert_eq!(serde_json::from_str::<MachineRecord>(&json).unwrap(), record);
+        }
     }
 }

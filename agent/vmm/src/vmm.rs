@@ -7,6 +7,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     pin::Pin,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -50,6 +51,9 @@ pub struct MachineSpec {
     pub cgroup_procs: Vec<PathBuf>,
     /// The VMM's network namespace; without one it gets a new, empty one.
     pub netns: Option<OwnedFd>,
+    /// Whether a clone's base memory is in pages of 2 MiB. `memory_bytes` is a multiple of 2 MiB
+    /// then. Says nothing to a machine that is booted.
+    pub huge_pages: bool,
 }
 
 /// A snapshot's memory on this host, as the page server hands it out.
@@ -89,6 +93,10 @@ pub trait Vmm: Send + Sync + Debug {
     /// The processor model that guests see.
     fn cpu(&self) -> &str;
 
+    /// What of the host's processor a device state is bound to: two hosts with the same text can
+    /// restore each other's snapshots. At most 32 characters, letters, digits and `-`.
+    fn cpu_fingerprint(&self) -> &str;
+
     /// Starts a machine from its kernel. It runs when this returns.
     ///
     /// # Errors
@@ -100,7 +108,11 @@ pub trait Vmm: Send + Sync + Debug {
     /// Dropping the future kills the VMM.
     async fn boot(&self, spec: MachineSpec) -> Result<Box<dyn Machine>, VmmError>;
 
-    /// Makes a clone of a snapshot: memory mapped, device state loaded, stopped.
+    /// Starts a VMM process that waits for a snapshot: its machine is made, its memory reserved
+    /// but not mapped, its disks are opened.
+    ///
+    /// `spec.scratch_disk` must exist with its final length. Its content may be written, in place,
+    /// until the restore begins.
     ///
     /// # Errors
     ///
@@ -109,15 +121,10 @@ pub trait Vmm: Send + Sync + Debug {
     /// # Cancel safety
     ///
     /// Dropping the future kills the VMM.
-    async fn restore(
-        &self,
-        spec: MachineSpec,
-        base: BaseMemory,
-        state: File,
-        on_memory: OnMemory,
-    ) -> Result<Restored, VmmError>;
+    async fn prepare(&self, spec: MachineSpec) -> Result<Box<dyn Blank>, VmmError>;
 
-    /// Takes over a machine that another process (an agent that died) had started.
+    /// Takes over a machine that another process (an agent that died) had started. A blank is
+    /// refused: what it waits on was lost with that agent.
     ///
     /// # Errors
     ///
@@ -130,6 +137,50 @@ pub trait Vmm: Send + Sync + Debug {
     ///
     /// [`VmmError::Deadline`] if the process does not die.
     async fn reap(&self, record: &MachineRecord) -> Result<bool, VmmError>;
+}
+
+/// A VMM process that waits for a snapshot. Dropping it kills the process, and so does the end of
+/// the agent.
+#[async_trait]
+pub trait Blank: Send + Sync + Debug {
+    /// What to remember about it; its memory is [`crate::MemoryRecord::Blank`].
+    fn record(&self) -> MachineRecord;
+
+    /// Makes it a clone of a snapshot: memory mapped, device state loaded, stopped.
+    ///
+    /// `state` is read from its position on.
+    ///
+    /// # Errors
+    ///
+    /// [`VmmError`]; no process is left then. [`VmmError::Died`] if it had ended before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future kills the VMM.
+    async fn restore(
+        self: Box<Self>,
+        base: BaseMemory,
+        state: File,
+        on_memory: OnMemory,
+    ) -> Result<Restored, VmmError>;
+
+    /// Kills the process and waits until it is gone. Does nothing if it is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`VmmError::Deadline`] if the process does not die.
+    async fn kill(&self) -> Result<(), VmmError>;
+
+    /// Resolves when the process is gone, for whatever reason. Cancel-safe.
+    async fn exited(&self) -> Exit;
+
+    /// From the spawn until the VMM answered on its control socket.
+    fn prepared_in(&self) -> Duration;
+
+    /// Gives it to another sandbox, whose directory is `dir` from now on.
+    ///
+    /// The caller has renamed the directory, with the control socket in it, before.
+    fn rename(&mut self, sandbox: SandboxId, dir: PathBuf);
 }
 
 /// One VMM process. Dropping it leaves the process running.

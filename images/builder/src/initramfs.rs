@@ -5,8 +5,10 @@
 use crate::cpio::{Archive, CpioError};
 use crate::module::Module;
 
-/// What the guest needs before it has its disks: virtio over MMIO, block, network, overlay.
-pub(crate) const MODULES: [&str; 4] = ["virtio_mmio", "virtio_blk", "virtio_net", "overlay"];
+/// What the guest needs before it has its disks: virtio over MMIO, block, network, overlay; and the balloon,
+/// through which it says which pages are free (page reporting is built into the kernel).
+pub(crate) const MODULES: [&str; 5] =
+    ["virtio_mmio", "virtio_blk", "virtio_net", "virtio_balloon", "overlay"];
 
 /// Where init mounts things before there is a root.
 const MOUNT_POINTS: [&str; 6] = ["dev", "lower", "newroot", "proc", "scratch", "sys"];

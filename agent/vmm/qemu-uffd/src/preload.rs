@@ -1,155 +1,34 @@
 //! The interposed functions of the C library and the calls they make.
 //!
-//! The library's every export takes the place of a C function, and its every call is a raw system
-//! call: nothing here may use what it replaces, nor anything that allocates, since QEMU and
-//! its libraries call these functions at any time, from any thread, with locks held.
-//!
-//! The functions of the `open` family are variadic in C. Here they take the mode as a fixed
-//! argument: on x86-64 and aarch64 Linux an integer argument is passed in the same register either
-//! way, and when the caller gave none the kernel ignores what it finds there.
+//! The library's every export takes the place of a C function, and its every call in them is a
+//! raw system call: nothing here may use what it replaces, since QEMU and its libraries call
+//! these functions at any time, from any thread, with locks held. The one exception is the
+//! reservation of guest memory, which QEMU makes once, from its first thread, before a machine
+//! exists: it starts a thread ([`restore`]), and that allocates.
 #![allow(unsafe_code)]
 
+mod restore;
+
 use std::{
-    ffi::{CStr, c_char, c_int, c_long, c_void},
+    ffi::{CStr, c_int, c_long, c_void},
     ptr,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use libc::{mode_t, off_t, size_t};
+use libc::{off_t, size_t};
 
 use crate::report::{Line, descriptor};
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-compile_error!("the fixed mode argument is only known to be right on x86-64 and aarch64");
+/// The number of the file that QEMU opens as guest memory; it stays empty.
+const MEMORY_FD: &CStr = c"WRENN_UFFD_MEMORY_FD";
+/// The number of our end of the socket to the agent.
+const SOCKET_FD: &CStr = c"WRENN_UFFD_SOCKET_FD";
 
-const IOC_NEW: libc::Ioctl = 0xAA00;
-const IOC_API: libc::Ioctl = 0xC018_AA3F;
-const IOC_REGISTER: libc::Ioctl = 0xC020_AA00;
-const API_VERSION: u64 = 0xAA;
-const FEATURE_MISSING_SHMEM: u64 = 1 << 5;
-const REGISTER_MODE_MISSING: u64 = 1;
-
-#[repr(C)]
-struct ApiArg {
-    api: u64,
-    features: u64,
-    ioctls: u64,
-}
-
-#[repr(C)]
-struct RegisterArg {
-    start: u64,
-    len: u64,
-    mode: u64,
-    ioctls: u64,
-}
-
-const _: () = assert!(size_of::<ApiArg>() == 24, "must match the kernel's struct");
-const _: () = assert!(size_of::<RegisterArg>() == 32, "must match the kernel's struct");
-
-/// Where guest memory is, once it is mapped; 0 before.
+/// Where guest memory is reserved; 0 before. The length is written before the address.
 static MEMORY_ADDR: AtomicUsize = AtomicUsize::new(0);
 static MEMORY_LEN: AtomicUsize = AtomicUsize::new(0);
 
-/// Replaces `open`.
-///
-/// # Safety
-///
-/// As the C function: `path` is a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { open_at(libc::AT_FDCWD, path, flags, mode) }
-}
-
-/// Replaces `open64`.
-///
-/// # Safety
-///
-/// As the C function: `path` is a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { open_at(libc::AT_FDCWD, path, flags, mode) }
-}
-
-/// Replaces `__open_2`, which `open` becomes under `_FORTIFY_SOURCE`.
-///
-/// # Safety
-///
-/// As the C function: `path` is a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn __open_2(path: *const c_char, flags: c_int) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { open_at(libc::AT_FDCWD, path, flags, 0) }
-}
-
-/// Replaces `__open64_2`, which `open64` becomes under `_FORTIFY_SOURCE`.
-///
-/// # Safety
-///
-/// As the C function: `path` is a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn __open64_2(path: *const c_char, flags: c_int) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { open_at(libc::AT_FDCWD, path, flags, 0) }
-}
-
-/// Replaces `openat`.
-///
-/// # Safety
-///
-/// As the C function: `path` is a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn openat(
-    dir: c_int,
-    path: *const c_char,
-    flags: c_int,
-    mode: mode_t,
-) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { open_at(dir, path, flags, mode) }
-}
-
-/// Replaces `openat64`.
-///
-/// # Safety
-///
-/// As the C function: `path` is a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn openat64(
-    dir: c_int,
-    path: *const c_char,
-    flags: c_int,
-    mode: mode_t,
-) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { open_at(dir, path, flags, mode) }
-}
-
-/// Replaces `__openat_2`.
-///
-/// # Safety
-///
-/// As the C function: `path` is a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { open_at(dir, path, flags, 0) }
-}
-
-/// Replaces `__openat64_2`.
-///
-/// # Safety
-///
-/// As the C function: `path` is a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { open_at(dir, path, flags, 0) }
-}
-
-/// Replaces `mmap`.
+/// Replaces `mmap`: memory of the guest-memory file is reserved instead of mapped.
 ///
 /// # Safety
 ///
@@ -164,10 +43,10 @@ pub unsafe extern "C" fn mmap(
     offset: off_t,
 ) -> *mut c_void {
     // SAFETY: the caller's promise.
-    unsafe { map(addr, len, prot, flags, fd, offset) }
+    unsafe { map_or_reserve(addr, len, prot, flags, fd, offset) }
 }
 
-/// Replaces `mmap64`.
+/// Replaces `mmap64`, as [`mmap`].
 ///
 /// # Safety
 ///
@@ -182,7 +61,7 @@ pub unsafe extern "C" fn mmap64(
     offset: off_t,
 ) -> *mut c_void {
     // SAFETY: the caller's promise.
-    unsafe { map(addr, len, prot, flags, fd, offset) }
+    unsafe { map_or_reserve(addr, len, prot, flags, fd, offset) }
 }
 
 /// Replaces `madvise`: guest memory keeps its small pages, and its pages are not merged with
@@ -205,30 +84,37 @@ pub unsafe extern "C" fn madvise(addr: *mut c_void, len: size_t, advice: c_int) 
 
 /// # Safety
 ///
-/// `path` is a C string.
-unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    if let Some(wanted) = env(c"WRENN_UFFD_PATH") {
-        // SAFETY: the caller's promise. A null path has no string and fails in the kernel.
-        let given = (!path.is_null()).then(|| unsafe { CStr::from_ptr(path) });
-        if given == Some(wanted) {
-            return duplicate(required(c"WRENN_UFFD_BASE_FD"));
-        }
+/// As `mmap`.
+unsafe fn map_or_reserve(
+    addr: *mut c_void,
+    len: size_t,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: off_t,
+) -> *mut c_void {
+    if fd < 0 || !is_memory(fd) {
+        // SAFETY: the caller's promise.
+        return unsafe { map(addr, len, prot, flags, fd, offset) };
     }
-    // SAFETY: the caller's promise; this is the system call the C function makes.
-    int(unsafe {
-        libc::syscall(libc::SYS_openat, c_long::from(dir), path, c_long::from(flags), mode)
-    })
+    if offset != 0 || MEMORY_ADDR.load(Ordering::Relaxed) != 0 {
+        fail("reserve guest memory in one piece")
+    }
+    let kind = libc::MAP_SHARED_VALIDATE | libc::MAP_SHARED | libc::MAP_PRIVATE;
+    let flags = flags & !kind | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: the caller's promise: what is mapped takes the range that the caller's would have.
+    let reserved = unsafe { map(addr, len, prot, flags, -1, 0) };
+    if reserved == libc::MAP_FAILED {
+        fail("reserve guest memory")
+    }
+    MEMORY_LEN.store(len, Ordering::Relaxed);
+    MEMORY_ADDR.store(reserved.addr(), Ordering::Release);
+    restore::start();
+    reserved
 }
 
-fn duplicate(fd: c_int) -> c_int {
-    // SAFETY: takes and gives numbers only.
-    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
-    if copy < 0 {
-        fail("duplicate the base")
-    }
-    copy
-}
-
+/// The system call.
+///
 /// # Safety
 ///
 /// As `mmap`.
@@ -240,111 +126,54 @@ unsafe fn map(
     fd: c_int,
     offset: off_t,
 ) -> *mut c_void {
-    let ours = fd >= 0 && env(c"WRENN_UFFD_PATH").is_some() && is_base(fd);
-    let kind = libc::MAP_SHARED_VALIDATE | libc::MAP_SHARED | libc::MAP_PRIVATE;
-    let flags = if ours { flags & !kind | libc::MAP_PRIVATE } else { flags };
-    // SAFETY: the caller's promise; this is the system call the C function makes. Where the
-    // mapping is ours it replaces the same range as the caller's would have.
-    let mapped = unsafe {
-        libc::syscall(
-            libc::SYS_mmap,
-            addr,
-            len,
-            c_long::from(prot),
-            c_long::from(flags),
-            c_long::from(fd),
-            offset,
-        )
-    };
+    let (prot, flags, fd) = (c_long::from(prot), c_long::from(flags), c_long::from(fd));
+    // SAFETY: the caller's promise; this is the system call the C function makes.
+    let mapped = unsafe { libc::syscall(libc::SYS_mmap, addr, len, prot, flags, fd, offset) };
     let mapped = isize::try_from(mapped).expect("a long is as wide as a pointer");
-    let mapped: *mut c_void = ptr::with_exposed_provenance_mut(mapped.cast_unsigned());
-    if ours {
-        if mapped == libc::MAP_FAILED || offset != 0 {
-            fail("map base memory")
-        }
-        register(mapped.addr(), len);
-    }
-    mapped
+    ptr::with_exposed_provenance_mut(mapped.cast_unsigned())
 }
 
-/// Whether `fd` is of the same file as the base descriptor.
-fn is_base(fd: c_int) -> bool {
-    match (identity(fd), identity(required(c"WRENN_UFFD_BASE_FD"))) {
-        (Some(this), Some(base)) => this == base,
+/// Whether `fd` is of the file that stands for guest memory.
+fn is_memory(fd: c_int) -> bool {
+    let Some(text) = env(MEMORY_FD) else { return false };
+    let Some(memory) = descriptor(text.to_bytes()) else {
+        fail("read the descriptors from the environment")
+    };
+    match (stat(fd), stat(memory)) {
+        (Some(this), Some(memory)) => (this.st_dev, this.st_ino) == (memory.st_dev, memory.st_ino),
         _ => false,
     }
 }
 
-fn identity(fd: c_int) -> Option<(libc::dev_t, libc::ino_t)> {
+fn stat(fd: c_int) -> Option<libc::stat> {
     // SAFETY: all zeroes is a value of this plain C struct.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: `stat` is live, not shared, and what the call fills.
     let rc = unsafe { libc::fstat(fd, &raw mut stat) };
-    (rc == 0).then_some((stat.st_dev, stat.st_ino))
+    (rc == 0).then_some(stat)
 }
 
-/// Sends the faults of `addr..addr + len` to a new userfaultfd and says so; aborts if it can't.
-fn register(addr: usize, len: usize) {
-    if MEMORY_ADDR.load(Ordering::Relaxed) != 0 {
-        fail("map base memory a second time")
-    }
-    let device = required(c"WRENN_UFFD_DEV_FD");
-    let base = required(c"WRENN_UFFD_BASE_FD");
-    let report = required(c"WRENN_UFFD_REPORT_FD");
-    advise(addr, len, libc::MADV_NOHUGEPAGE);
-    advise(addr, len, libc::MADV_DONTDUMP);
-    // SAFETY: the request takes its argument by value.
-    let uffd = unsafe { libc::ioctl(device, IOC_NEW, libc::O_CLOEXEC | libc::O_NONBLOCK) };
-    if uffd < 0 {
-        fail("make a userfaultfd")
-    }
-    let mut api = ApiArg { api: API_VERSION, features: FEATURE_MISSING_SHMEM, ioctls: 0 };
-    // SAFETY: `api` is live, not shared, and has the kernel's layout (asserted).
-    if unsafe { libc::ioctl(uffd, IOC_API, &raw mut api) } < 0 {
-        fail("agree on the userfaultfd API")
-    }
-    let mode = REGISTER_MODE_MISSING;
-    let mut range = RegisterArg { start: addr as u64, len: len as u64, mode, ioctls: 0 };
-    // SAFETY: `range` is live, not shared, and has the kernel's layout (asserted). It names the
-    // mapping just made; registering changes only how its missing pages come to be.
-    if unsafe { libc::ioctl(uffd, IOC_REGISTER, &raw mut range) } < 0 {
-        fail("register guest memory")
-    }
-    MEMORY_LEN.store(len, Ordering::Relaxed);
-    MEMORY_ADDR.store(addr, Ordering::Release);
-    if !say(report, &Line::mapped(uffd, addr, len, base)) {
-        fail("report the mapping")
-    }
-    close(report);
-    close(device);
-}
-
-fn advise(addr: usize, len: usize, advice: c_int) {
-    // SAFETY: the range is the mapping just made; neither advice used changes its content. A
-    // refusal is fine: a kernel without huge pages has none to avoid.
-    unsafe { libc::syscall(libc::SYS_madvise, addr, len, c_long::from(advice)) };
-}
-
-fn close(fd: c_int) {
-    // SAFETY: the descriptor was handed to this library alone; nobody uses it after this.
-    unsafe { libc::close(fd) };
-}
-
-/// Reports what failed, with the last error, and ends the process.
+/// Says what failed, with the last error, to the agent and in QEMU's log; ends the process.
 fn fail(step: &'static str) -> ! {
     let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
     let line = Line::error(step, errno);
-    let report = env(c"WRENN_UFFD_REPORT_FD").and_then(|text| descriptor(text.to_bytes()));
-    say(report.unwrap_or(libc::STDERR_FILENO), &line);
+    if let Some(socket) = env(SOCKET_FD).and_then(|text| descriptor(text.to_bytes())) {
+        say(socket, &line);
+    }
+    let bytes = line.as_bytes();
+    // SAFETY: the pointer and the length are those of a live slice.
+    unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
     // SAFETY: ends the process.
     unsafe { libc::abort() }
 }
 
-fn say(fd: c_int, line: &Line) -> bool {
+/// Sends a line to the agent.
+fn say(socket: c_int, line: &Line) -> bool {
     let bytes = line.as_bytes();
     // SAFETY: the pointer and the length are those of a live slice.
-    let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
-    usize::try_from(written) == Ok(bytes.len())
+    let sent =
+        unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
+    usize::try_from(sent) == Ok(bytes.len())
 }
 
 /// The descriptor that the agent must have set.
@@ -362,7 +191,7 @@ fn env(name: &'static CStr) -> Option<&'static CStr> {
     (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) })
 }
 
-/// System calls return descriptors and 0 or -1 here: both fit.
+/// System calls return 0 or -1 here: both fit.
 fn int(value: c_long) -> c_int {
     c_int::try_from(value).unwrap_or(-1)
 }

@@ -1,16 +1,19 @@
-//! A real QEMU, without privileges and with its sandbox on, over base memory of a real pager.
+//! A real QEMU, without privileges and with its sandbox on, over base memory that the test made.
 
 #![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
 
+#[path = "support/base.rs"]
+mod base;
+
 use std::{
     fs::{self, File, Permissions},
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, IoSlice, Read as _, Write as _},
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::{
             fs::{FileExt as _, PermissionsExt as _, chown},
             net::UnixStream,
-            process::CommandExt as _,
+            process::{CommandExt as _, ExitStatusExt as _},
         },
     },
     path::{Path, PathBuf},
@@ -18,27 +21,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pool_model::SnapshotId;
-use pool_pager::{Attach, Limits, PagerClient, Population, Server, Stats, start_ticks};
+use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::socket::{ControlMessage, MsgFlags, sendmsg},
+};
 use serde_json::Value;
 
+use base::{Base, MEMORY_BYTES, memory_file, pattern};
+
 const DEADLINE: Duration = Duration::from_secs(20);
-const MEMORY_BYTES: u64 = 64 << 20;
-const SNAPSHOT: SnapshotId = SnapshotId::from_u128(1);
 /// Nobody's user: the test machine has no account with it.
 const UID: u32 = 712_345;
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
-#[tokio::test]
-async fn guest_memory_is_a_private_mapping_whose_faults_the_pager_serves() {
-    let rig = Rig::start().await;
-    let mut qemu = rig.qemu(&[]).await;
+#[test]
+fn guest_memory_becomes_a_private_mapping_of_the_base() {
+    let mut qemu = Qemu::start();
+    let mut qmp = qemu.qmp();
+    let base = Base::new();
+    qemu.send(&base, MEMORY_BYTES, &device());
     let report = qemu.report();
     assert_eq!(report["len"], MEMORY_BYTES, "{report}");
-    assert_eq!(report["base"], qemu.base_fd);
-    rig.attach(&qemu, &report).await;
 
-    let mut qmp = qemu.qmp();
     // Physical memory in the middle, as the monitor shows it and as it is saved.
     let at = 33 << 20;
     let shown = qmp.call(
@@ -46,211 +50,207 @@ async fn guest_memory_is_a_private_mapping_whose_faults_the_pager_serves() {
     );
     let word = u64::from_le_bytes(pattern(at / 8));
     assert!(shown.to_string().contains(&format!("0x{word:016x}")), "{shown}");
-    let before = rig.stats().await.clones[0].faults;
-    assert!(before >= 1, "somebody has answered that fault");
-
-    let saved = qemu.dir.join("saved");
-    let (start, len) = (4_u64 << 20, 56 << 20);
-    qmp.call(&format!(
-        r#"{{"execute":"pmemsave","arguments":{{"val":{start},"size":{len},"filename":"{}"}}}}"#,
-        saved.display()
-    ));
-    let (mut found, mut expected) = (Vec::new(), vec![0; len]);
-    File::open(&saved).unwrap().read_to_end(&mut found).unwrap();
-    rig.memory.read_exact_at(&mut expected, start).unwrap();
-    assert!(found == expected, "all of it is the snapshot's");
-    let stats = rig.stats().await;
-    assert!(stats.clones[0].faults >= (56 << 20) / (64 << 10) - 1, "{stats:?}");
-    assert_eq!(stats.bases[0].clones, 1);
+    let (start, len) = (4 << 20, 56 << 20);
+    let mut expected = vec![0; len];
+    base.writable.read_exact_at(&mut expected, start).unwrap();
+    assert!(qemu.saved(&mut qmp, start, len) == expected, "all of it is the snapshot's");
 
     let smaps = qemu.smaps(&report);
     assert!(smaps[0].contains(" rw-p "), "private: {}", smaps[0]);
-    assert!(smaps[0].contains("/memfd:wrenn-base-"), "of base memory: {}", smaps[0]);
+    assert!(smaps[0].contains("/memfd:base"), "of base memory: {}", smaps[0]);
     let flags = smaps.iter().find(|line| line.starts_with("VmFlags:")).unwrap();
-    assert!(flags.contains(" um") && flags.contains(" nh"), "missing mode, small pages: {flags}");
+    for flag in [" um", " nh", " dd", " dc"] {
+        assert!(flags.contains(flag), "missing mode, small pages, no dump, no fork: {flags}");
+    }
     assert!(!flags.contains(" mg"), "its pages are not merged with other guests': {flags}");
 }
 
-#[tokio::test]
-async fn what_qemu_writes_stays_its_own_and_it_holds_nothing_it_could_change_the_base_with() {
-    let rig = Rig::start().await;
-    let mut qemu = rig.qemu(&[]).await;
-    let report = qemu.report();
-    rig.attach(&qemu, &report).await;
+#[test]
+fn nothing_of_the_guests_is_there_before_the_snapshot_is() {
+    let qemu = Qemu::start();
     let mut qmp = qemu.qmp();
-    // The firmware runs and writes to low memory.
-    qmp.call(r#"{"execute":"cont"}"#);
-    let until = Instant::now() + DEADLINE;
-    while qemu.private_dirty(&report) == 0 {
-        assert!(Instant::now() < until, "the firmware writes nothing");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    qmp.call(r#"{"execute":"stop"}"#);
-    let base = rig.base().await;
-    let (mut base_bytes, mut file_bytes) = (vec![0; 4096], vec![0; 4096]);
-    let base = File::from(base);
-    for extent in data_pages(&base) {
-        base.read_exact_at(&mut base_bytes, extent).unwrap();
-        rig.memory.read_exact_at(&mut file_bytes, extent).unwrap();
-        assert!(base_bytes == file_bytes, "page at {extent:#x} of the base has changed");
-    }
-    let fds = fs::read_dir(format!("/proc/{}/fd", qemu.child.id())).unwrap();
-    for fd in fds.map(|entry| entry.unwrap().path()) {
-        let Ok(link) = fs::read_link(&fd) else { continue };
-        let link = link.to_string_lossy().into_owned();
-        assert!(!link.contains("/dev/userfaultfd"), "the device is still open");
-        if link.contains("memfd:wrenn-base") {
-            let number = fd.file_name().unwrap().to_string_lossy().into_owned();
-            let info = format!("/proc/{}/fdinfo/{number}", qemu.child.id());
-            let info = fs::read_to_string(info).unwrap();
-            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
-            let flags = i32::from_str_radix(flags.trim(), 8).unwrap();
-            assert_eq!(flags & 3, 0, "descriptor {number} of the base is read-only");
-        }
-    }
+    let status = qmp.call(r#"{"execute":"query-status"}"#);
+    assert_eq!(status["return"]["running"], false);
+    let smaps = fs::read_to_string(format!("/proc/{}/smaps", qemu.child.id())).unwrap();
+    let size = format!("Size: {:>18} kB", MEMORY_BYTES >> 10);
+    let reserved: Vec<_> = smaps.split("VmFlags:").filter(|part| part.contains(&size)).collect();
+    assert_eq!(reserved.len(), 1, "{reserved:?}");
+    assert!(reserved[0].contains("Rss:                   0 kB"), "{reserved:?}");
+    assert!(qemu.descriptors("userfaultfd").is_empty());
 }
 
-#[tokio::test]
-async fn faults_wait_for_the_pager_from_the_first_touch_on() {
-    let rig = Rig::start().await;
-    let mut qemu = rig.qemu(&[]).await;
+#[test]
+fn what_qemu_writes_stays_its_own_and_it_holds_nothing_it_could_change_the_base_with() {
+    let mut qemu = Qemu::start();
+    let mut qmp = qemu.qmp();
+    let base = Base::new();
+    let before = base.content();
+    qemu.send(&base, MEMORY_BYTES, &device());
     let report = qemu.report();
-    tokio::time::sleep(Duration::from_millis(200)).await; // it is free to run into a fault
-    rig.attach(&qemu, &report).await;
-    let answer = qemu.qmp().call(r#"{"execute":"query-status"}"#);
-    assert_eq!(answer["return"]["running"], false);
+    let number = report["uffd"].as_u64().unwrap();
+    assert_eq!(qemu.descriptors("userfaultfd"), [number], "and the device is closed");
+    let socket = qemu.socket_fd.to_string();
+    let left = fs::read_link(format!("/proc/{}/fd/{socket}", qemu.child.id()));
+    assert!(left.is_err(), "the socket is closed: {left:?}");
+
+    let read_only = qemu.descriptors("/memfd:base");
+    assert_eq!(read_only, [report["base"].as_u64().unwrap()]);
+    let flags = u32::from_str_radix(&qemu.fdinfo(read_only[0], "flags:"), 8).unwrap();
+    assert_eq!(flags & 3, 0, "the base is read-only");
+
+    let memory = File::options().write(true).open(format!("/proc/{}/mem", qemu.child.id()));
+    memory.unwrap().write_all_at(b"own", report["addr"].as_u64().unwrap()).unwrap();
+    assert_eq!(&qemu.saved(&mut qmp, 0, 4096)[..3], b"own");
+    assert!(base.content() == before, "base memory is untouched");
 }
 
-#[tokio::test]
-async fn without_a_usable_device_it_says_why_and_aborts() {
-    let rig = Rig::start().await;
-    let mut qemu = rig.qemu(&[("WRENN_UFFD_DEV_FD", "999")]).await;
+#[test]
+fn missing_page_waits_for_a_page_server_and_is_never_made_of_zeroes() {
+    let mut qemu = Qemu::start();
+    let mut qmp = qemu.qmp();
+    let base = Base::new();
+    let hole = 32 << 20;
+    base.punch(hole);
+    qemu.send(&base, MEMORY_BYTES, &device());
     let report = qemu.report();
-    assert_eq!(report["error"], "cannot make a userfaultfd: errno 9");
-    let status = wait(&mut qemu.child);
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6));
-}
-
-/// Eight bytes of guest memory: word number `index`.
-fn pattern(index: u64) -> [u8; 8] {
-    (index.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1).to_le_bytes()
-}
-
-struct Rig {
-    dir: tempfile::TempDir,
-    memory: File,
-    client: PagerClient,
-    stopper: pool_pager::Stopper,
-    serving: Option<std::thread::JoinHandle<std::io::Result<()>>>,
-}
-
-impl Rig {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        let mut bytes = vec![0; usize::try_from(MEMORY_BYTES).unwrap()];
-        for (index, word) in (0..).zip(bytes.as_chunks_mut().0) {
-            *word = pattern(index);
-        }
-        fs::write(dir.path().join("memory"), bytes).unwrap();
-        let memory = File::open(dir.path().join("memory")).unwrap();
-        let (socket, pid) = (dir.path().join("pager.sock"), dir.path().join("pager.pid"));
-        let server = Server::bind(&socket, &pid, Limits::default()).unwrap();
-        let stopper = server.stopper();
-        let serving = std::thread::spawn(|| server.run());
-        let client = PagerClient::connect(&socket, DEADLINE).await.unwrap();
-        Self { dir, memory, client, stopper, serving: Some(serving) }
-    }
-
-    async fn base(&self) -> OwnedFd {
-        self.client.base(SNAPSHOT, &self.dir.path().join("memory"), MEMORY_BYTES).await.unwrap()
-    }
-
-    async fn stats(&self) -> Stats {
-        self.client.stats().await.unwrap()
-    }
-
-    async fn attach(&self, qemu: &Qemu, report: &Value) {
-        let pid = i32::try_from(qemu.child.id()).unwrap();
-        let number = |name: &str| report[name].as_i64().unwrap();
-        let attach = Attach {
-            snapshot: SNAPSHOT,
-            pid,
-            pid_start_ticks: start_ticks(pid).unwrap(),
-            uffd_fd: i32::try_from(number("uffd")).unwrap(),
-            base_fd: i32::try_from(number("base")).unwrap(),
-            addr: report["addr"].as_u64().unwrap(),
-            len: report["len"].as_u64().unwrap(),
-            population: Population::Shared,
-            memory_file: self.dir.path().join("memory"),
-        };
-        self.client.attach(attach).await.unwrap();
-    }
-
-    /// QEMU as the agent starts it, but for its devices.
-    async fn qemu(&self, env: &[(&str, &str)]) -> Qemu {
-        let dir = self.dir.path().join("vmm");
-        fs::create_dir(&dir).unwrap();
-        chown(&dir, Some(UID), Some(UID)).unwrap();
-        let base = inheritable(self.base().await);
-        let device = File::options().read(true).write(true).open("/dev/userfaultfd").unwrap();
-        let device = inheritable(device.into());
-        let (report, report_tx) = std::io::pipe().unwrap();
-        let report_tx = inheritable(report_tx.into());
-        let base_fd = base.as_raw_fd();
-        let path = format!("/proc/self/fd/{base_fd}");
-        let mut command = Command::new("qemu-system-x86_64");
-        command
-            .args(["-M", "microvm,memory-backend=ram", "-accel", "tcg", "-cpu", "max", "-m", "64M"])
-            .args(["-nodefaults", "-no-user-config", "-display", "none", "-S"])
-            .arg("-object")
-            .arg(format!("memory-backend-file,id=ram,size=64M,share=on,mem-path={path}"))
-            .arg("-qmp")
-            .arg(format!("unix:{},server=on,wait=off", dir.join("qmp.sock").display()))
-            .args(["-sandbox", SANDBOX])
-            .env("LD_PRELOAD", library())
-            .env("WRENN_UFFD_PATH", &path)
-            .env("WRENN_UFFD_BASE_FD", base_fd.to_string())
-            .env("WRENN_UFFD_DEV_FD", device.as_raw_fd().to_string())
-            .env("WRENN_UFFD_REPORT_FD", report_tx.as_raw_fd().to_string())
-            .envs(env.iter().copied())
-            .current_dir("/")
-            .uid(UID)
-            .gid(UID)
-            .stdin(Stdio::null());
-        let child = command.spawn().unwrap();
-        Qemu { child, report: BufReader::new(report), dir, base_fd }
+    qmp.stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let show = r#"{"execute":"human-monitor-command","arguments":{"command-line":"xp 0x2000000"}}"#;
+    qmp.stream.write_all(show.as_bytes()).unwrap();
+    let mut line = String::new();
+    assert!(qmp.lines.read_line(&mut line).is_err(), "it read what is not there: {line}");
+    assert!(base.is_hole(hole), "nobody but a page server fills it");
+    let uffd = report["uffd"].as_u64().unwrap();
+    let info = fs::read_to_string(format!("/proc/{}/fdinfo/{uffd}", qemu.child.id())).unwrap();
+    assert!(info.contains("pending:\t1"), "{info}");
+    let features = qemu.fdinfo(uffd, "API:");
+    let features = u64::from_str_radix(features.split(':').nth(1).unwrap(), 16).unwrap();
+    for (bit, name) in [(3, "EVENT_REMOVE"), (5, "MISSING_SHMEM")] {
+        assert_ne!(features & 1 << bit, 0, "{name} is asked for: {features:x}");
     }
 }
 
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.stopper.stop();
-        if let Some(serving) = self.serving.take() {
-            let _ = serving.join();
-        }
+#[test]
+fn without_a_usable_device_it_says_why_and_aborts() {
+    let mut qemu = Qemu::start();
+    qemu.send(&Base::new(), MEMORY_BYTES, &File::open("/dev/null").unwrap());
+    assert_eq!(qemu.report()["error"], "cannot make a userfaultfd: errno 25");
+    assert_eq!(wait(&mut qemu.child).signal(), Some(6));
+}
+
+#[test]
+fn snapshot_of_another_size_is_refused() {
+    for (said, bytes) in [(MEMORY_BYTES / 2, MEMORY_BYTES), (MEMORY_BYTES, MEMORY_BYTES * 2)] {
+        let mut qemu = Qemu::start();
+        let base = Base::new();
+        base.writable.set_len(bytes).unwrap();
+        qemu.send(&base, said, &device());
+        let error = qemu.report()["error"].as_str().unwrap().to_owned();
+        assert!(error.starts_with("cannot restore a snapshot of another memory size"), "{error}");
+        assert_eq!(wait(&mut qemu.child).signal(), Some(6));
     }
+}
+
+#[test]
+fn message_without_descriptors_is_refused() {
+    let mut qemu = Qemu::start();
+    qemu.socket.get_mut().write_all(&MEMORY_BYTES.to_ne_bytes()).unwrap();
+    let error = qemu.report()["error"].as_str().unwrap().to_owned();
+    assert!(error.starts_with("cannot receive the snapshot's descriptors"), "{error}");
+    assert_eq!(wait(&mut qemu.child).signal(), Some(6));
+}
+
+#[test]
+fn process_that_nobody_can_restore_any_more_ends() {
+    let mut qemu = Qemu::start();
+    drop(qemu.qmp()); // it is up
+    qemu.socket.get_ref().shutdown(std::net::Shutdown::Both).unwrap();
+    assert_eq!(wait(&mut qemu.child).code(), Some(0));
+}
+
+#[test]
+fn machine_of_its_own_memory_is_left_alone() {
+    let mut qemu = Qemu::with(&[("WRENN_UFFD_MEMORY_FD", None)]);
+    drop(qemu.qmp());
+    let maps = fs::read_to_string(format!("/proc/{}/maps", qemu.child.id())).unwrap();
+    let memory = maps.lines().find(|line| line.contains("/memfd:memory")).unwrap();
+    assert!(memory.contains(" rw-s "), "shared, as QEMU asked for: {memory}");
+    qemu.child.kill().unwrap();
+}
+
+fn device() -> File {
+    File::open("/dev/userfaultfd").unwrap()
 }
 
 struct Qemu {
     child: Child,
-    report: BufReader<std::io::PipeReader>,
-    dir: PathBuf,
-    base_fd: i32,
+    socket: BufReader<UnixStream>,
+    /// The number of QEMU's end of `socket`.
+    socket_fd: i32,
+    dir: tempfile::TempDir,
 }
 
 impl Qemu {
-    /// The line on the report descriptor. Ends with QEMU at the latest, so it can't hang.
+    fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// QEMU as the agent starts it, but for its devices; with some of its environment changed.
+    fn with(env: &[(&str, Option<&str>)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        chown(dir.path(), Some(UID), Some(UID)).unwrap();
+        let memory = inheritable(memory_file(c"memory").into());
+        let (socket, theirs) = UnixStream::pair().unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let theirs = inheritable(theirs.into());
+        let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+        let mut command = Command::new("qemu-system-x86_64");
+        command
+            .args(["-M", "microvm,memory-backend=ram", "-accel", "tcg", "-cpu", "max", "-m", "64M"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-S"])
+            .args(["-incoming", "defer", "-sandbox", SANDBOX])
+            .arg("-object")
+            .arg(format!("memory-backend-file,id=ram,size=64M,share=on,mem-path={path}"))
+            .arg("-qmp")
+            .arg(format!("unix:{},server=on,wait=off", dir.path().join("qmp.sock").display()))
+            .env("LD_PRELOAD", library())
+            .env("WRENN_UFFD_MEMORY_FD", memory.as_raw_fd().to_string())
+            .env("WRENN_UFFD_SOCKET_FD", theirs.as_raw_fd().to_string())
+            .current_dir("/")
+            .uid(UID)
+            .gid(UID)
+            .stdin(Stdio::null());
+        for (name, value) in env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let child = command.spawn().unwrap();
+        let socket_fd = theirs.as_raw_fd();
+        Self { child, socket: BufReader::new(socket), socket_fd, dir }
+    }
+
+    /// What the agent sends.
+    fn send(&self, base: &Base, bytes: u64, device: &File) {
+        let rights = [base.read_only.as_raw_fd(), device.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&rights)];
+        let (socket, bytes) = (self.socket.get_ref().as_raw_fd(), bytes.to_ne_bytes());
+        let part = [IoSlice::new(&bytes)];
+        sendmsg::<()>(socket, &part, &control, MsgFlags::MSG_NOSIGNAL, None).unwrap();
+    }
+
+    /// The line that comes back.
     fn report(&mut self) -> Value {
         let mut line = String::new();
-        self.report.read_line(&mut line).unwrap();
+        self.socket.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("no report: {line:?}"))
     }
 
     fn qmp(&self) -> Qmp {
         let until = Instant::now() + DEADLINE;
         let stream = loop {
-            match UnixStream::connect(self.dir.join("qmp.sock")) {
+            match UnixStream::connect(self.dir.path().join("qmp.sock")) {
                 Ok(stream) => break stream,
                 Err(error) => assert!(Instant::now() < until, "{error}"),
             }
@@ -261,6 +261,18 @@ impl Qemu {
         assert!(qmp.line()["QMP"].is_object());
         qmp.call(r#"{"execute":"qmp_capabilities"}"#);
         qmp
+    }
+
+    /// Guest memory as QEMU reads it.
+    fn saved(&self, qmp: &mut Qmp, start: u64, len: usize) -> Vec<u8> {
+        let path = self.dir.path().join("saved");
+        qmp.call(&format!(
+            r#"{{"execute":"pmemsave","arguments":{{"val":{start},"size":{len},"filename":"{}"}}}}"#,
+            path.display()
+        ));
+        let mut found = Vec::new();
+        File::open(&path).unwrap().read_to_end(&mut found).unwrap();
+        found
     }
 
     /// The lines of `/proc/PID/smaps` about guest memory.
@@ -274,10 +286,19 @@ impl Qemu {
         lines
     }
 
-    fn private_dirty(&self, report: &Value) -> u64 {
-        let smaps = self.smaps(report);
-        let line = smaps.iter().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+    /// The numbers of its descriptors of something named like this.
+    fn descriptors(&self, name: &str) -> Vec<u64> {
+        let fds = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let fds = fds.map(|fd| fd.unwrap().path());
+        let named = fds.filter(|fd| {
+            fs::read_link(fd).is_ok_and(|target| target.to_string_lossy().contains(name))
+        });
+        named.map(|fd| fd.file_name().unwrap().to_str().unwrap().parse().unwrap()).collect()
+    }
+
+    fn fdinfo(&self, fd: u64, field: &str) -> String {
+        let info = fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", self.child.id())).unwrap();
+        info.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim().to_owned()
     }
 }
 
@@ -314,8 +335,7 @@ impl Qmp {
 
 /// A descriptor that a child gets: without close-on-exec.
 fn inheritable(fd: OwnedFd) -> OwnedFd {
-    let flags = rustix::io::FdFlags::empty();
-    rustix::io::fcntl_setfd(&fd, flags).unwrap();
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     fd
 }
 
@@ -331,16 +351,6 @@ fn library() -> PathBuf {
 
 fn is_open_to_all(path: &Path) -> bool {
     path.ancestors().all(|part| fs::metadata(part).unwrap().permissions().mode() & 0o005 != 0)
-}
-
-fn data_pages(file: &File) -> Vec<u64> {
-    let mut pages = Vec::new();
-    let mut at = 0;
-    while let Ok(start) = rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
-        at = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(start)).unwrap();
-        pages.extend((start..at).step_by(4096));
-    }
-    pages
 }
 
 fn wait(child: &mut Child) -> std::process::ExitStatus {

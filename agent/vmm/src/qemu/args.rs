@@ -36,6 +36,7 @@ pub(crate) struct Shape<'a> {
     pub(crate) memory_bytes: u64,
     pub(crate) vcpus: u8,
     pub(crate) mac: [u8; 6],
+    pub(crate) huge_pages: bool,
     pub(crate) start: Start<'a>,
 }
 
@@ -45,7 +46,7 @@ pub(crate) enum Start<'a> {
     /// With the kernel's first instruction, and this added to the command line.
     Boot { cmdline: &'a str, tsc_khz: u64 },
     /// Stopped and waiting for a device state.
-    Restore,
+    Blank,
 }
 
 /// The path under which the process opens an inherited descriptor again.
@@ -79,10 +80,12 @@ pub(crate) fn arguments(config: &QemuConfig, shape: &Shape<'_>, fds: &Fds) -> Ve
     }
     args.add("-display", "none");
     args.add("-sandbox", SANDBOX);
+    // Pages of 2 MiB can only be mapped where one begins.
+    let align = if shape.huge_pages { ",align=2M" } else { "" };
     args.add(
         "-object",
         format!(
-            "memory-backend-file,id=ram,size={},mem-path={},share=on,merge=off,dump=off",
+            "memory-backend-file,id=ram,size={},mem-path={},share=on,merge=off,dump=off{align}",
             shape.memory_bytes,
             fd_path(fds.memory)
         ),
@@ -116,9 +119,12 @@ impl Arguments {
         self.add("-global", "virtio-mmio.force-legacy=false");
         self.add("-add-fd", format!("fd={},set=1", fds.base_disk));
         // No lock: nobody may write this file, and locks of a reader would only get in the way.
+        // A restore is no move from another host: what the page cache has of a disk is right, and
+        // dropping it would make every clone of this base read the platter again.
         self.add(
             "-blockdev",
-            "driver=file,filename=/dev/fdset/1,node-name=base,read-only=on,locking=off",
+            "driver=file,filename=/dev/fdset/1,node-name=base,read-only=on,locking=off,\
+             drop-cache=off",
         );
         self.add(
             "-device",
@@ -130,7 +136,7 @@ impl Arguments {
         self.add(
             "-blockdev",
             "driver=file,filename=/dev/fdset/2,node-name=scratch,discard=unmap,\
-             cache.no-flush=on",
+             cache.no-flush=on,drop-cache=off",
         );
         self.add(
             "-device",
@@ -141,6 +147,16 @@ impl Arguments {
         self.add(
             "-device",
             format!("virtio-net-device,netdev=net,mac={mac},bus=virtio-mmio-bus.21"),
+        );
+        // The guest says which pages are free, and QEMU gives them back: a booted machine's memory
+        // file gets a hole; a clone loses its copy, and a page that the guest takes again has the
+        // snapshot's content. A guest may rely on no content of a page it reported free as long
+        // as `PAGE_POISON` is not offered: offered, one that clears pages when it frees them
+        // would count on zeroes. Without it such a guest does not report at all.
+        self.add(
+            "-device",
+            "virtio-balloon-device,free-page-reporting=on,page-poison=off,\
+             bus=virtio-mmio-bus.20",
         );
     }
 
@@ -153,7 +169,7 @@ impl Arguments {
             Start::Boot { cmdline, tsc_khz } => {
                 self.add("-append", format!("{CMDLINE} tsc_early_khz={tsc_khz} {cmdline}"));
             }
-            Start::Restore => {
+            Start::Blank => {
                 self.flag("-S");
                 self.add("-incoming", "defer");
             }
@@ -176,11 +192,16 @@ mod tests {
     };
 
     fn line(start: Start<'_>) -> String {
+        line_of(start, false)
+    }
+
+    fn line_of(start: Start<'_>, huge_pages: bool) -> String {
         let shape = Shape {
             sandbox: SandboxId::from_u128(1),
             memory_bytes: 256 << 20,
             vcpus: 1,
             mac: [2, 0x57, 0x52, 0, 0, 2],
+            huge_pages,
             start,
         };
         arguments(&QemuConfig::default(), &shape, &FDS).join(" ")
@@ -188,11 +209,17 @@ mod tests {
 
     #[test]
     fn memory_is_shared_in_every_machine_so_that_saving_skips_it() {
-        for start in [Start::Boot { cmdline: "", tsc_khz: 1 }, Start::Restore] {
+        for start in [Start::Boot { cmdline: "", tsc_khz: 1 }, Start::Blank] {
             assert!(line(start).contains(
                 "memory-backend-file,id=ram,size=268435456,mem-path=/proc/self/fd/17,share=on"
             ));
         }
+    }
+
+    #[test]
+    fn memory_begins_where_a_huge_page_can() {
+        assert!(line_of(Start::Blank, true).contains(",dump=off,align=2M "));
+        assert!(!line_of(Start::Blank, false).contains("align"));
     }
 
     #[test]
@@ -210,7 +237,18 @@ mod tests {
     }
 
     #[test]
-    fn clone_waits_stopped_for_its_state() {
-        assert!(line(Start::Restore).ends_with("-S -incoming defer"));
+    fn blank_waits_stopped_for_its_state() {
+        assert!(line(Start::Blank).ends_with("-S -incoming defer"));
+    }
+
+    #[test]
+    fn guests_give_free_pages_back_and_are_promised_no_content() {
+        for start in [Start::Boot { cmdline: "", tsc_khz: 1 }, Start::Blank] {
+            let line = line(start);
+            let balloon = line.split(' ').find(|word| word.starts_with("virtio-balloon")).unwrap();
+            for option in ["free-page-reporting=on", "page-poison=off", "virtio-mmio-bus.20"] {
+                assert!(balloon.contains(option), "{balloon}");
+            }
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Memory files: a VMM's log, a guest's console, a booted guest's memory, the stub kernel.
+//! Memory files: a VMM's log, a guest's console, a booted guest's memory, what stands for a
+//! clone's, the stub kernel.
 //!
 //! Log and console are of fixed size and sealed: what does not fit is refused by the kernel and
 //! dropped by QEMU. So a guest that floods its console, or makes QEMU complain without end,
@@ -70,7 +71,8 @@ impl Log {
     }
 }
 
-/// Guest memory of a booted machine: sparse, of fixed size, its VMM's own.
+/// Guest memory of a booted machine: sparse, of fixed size, its VMM's own. For a clone the same
+/// file stands for its memory, and stays empty.
 pub(crate) fn guest_memory(bytes: u64, uid: u32, gid: u32) -> io::Result<OwnedFd> {
     let file = sealed(c"wrenn-guest-memory", bytes)?;
     fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;

@@ -29,24 +29,13 @@ use crate::{
 /// Name of the control socket in a sandbox's directory.
 const QMP_SOCKET: &str = "qmp.sock";
 
-/// What a clone needs besides its [`MachineSpec`].
-#[derive(Debug)]
-pub(crate) struct Paging {
-    /// Base memory, read-only.
-    pub(crate) base: OwnedFd,
-    /// The device that userfaultfds are made from.
-    pub(crate) userfaultfd: OwnedFd,
-    /// The preloaded library.
-    pub(crate) library: OwnedFd,
-    /// Where the library reports what it has registered.
-    pub(crate) report: OwnedFd,
-}
-
 /// How the process begins.
 #[derive(Debug)]
 pub(crate) enum Plan {
+    /// With its kernel.
     Boot { tsc_khz: u64 },
-    Restore(Paging),
+    /// Waiting for a snapshot, which the preloaded `library` takes from `socket`.
+    Blank { library: OwnedFd, socket: OwnedFd },
 }
 
 /// A process that has been executed and not been talked to.
@@ -67,16 +56,28 @@ impl Launched {
         self.control.watch("answer on its control socket", connect).await
     }
 
-    /// Becomes a machine that lives on.
-    pub(crate) fn finish(self, config: &QemuConfig, qmp: Qmp, memory: MemoryRecord) -> QemuMachine {
-        let record = MachineRecord {
+    /// What to remember about the process, whose memory is `memory`.
+    pub(crate) fn record(&self, memory: MemoryRecord) -> MachineRecord {
+        MachineRecord {
             sandbox: self.control.sandbox,
             pid: self.control.process.pid(),
             start_ticks: self.control.process.start_ticks(),
             memory,
-            qmp_socket: self.qmp_socket,
-            dir: self.dir,
-        };
+            qmp_socket: self.qmp_socket.clone(),
+            dir: self.dir.clone(),
+        }
+    }
+
+    /// Gives it to another sandbox, whose directory `dir` has the control socket now.
+    pub(crate) fn rename(&mut self, sandbox: SandboxId, dir: PathBuf) {
+        self.control.sandbox = sandbox;
+        self.qmp_socket = dir.join(QMP_SOCKET);
+        self.dir = dir;
+    }
+
+    /// Becomes a machine that lives on.
+    pub(crate) fn finish(self, config: &QemuConfig, qmp: Qmp, memory: MemoryRecord) -> QemuMachine {
+        let record = self.record(memory);
         self.unfinished.finish();
         QemuMachine::new(config, record, self.control, self.console, qmp)
     }
@@ -194,18 +195,21 @@ impl Opener {
 
         let mut command = Command::new(&config.binary);
         command.env_clear().current_dir("/").stdin(Stdio::null());
-        let (kernel, initramfs, memory, start) = match plan {
+        let memory = files::guest_memory(spec.memory_bytes, spec.uid, spec.gid);
+        let memory = self.named("make guest memory", memory)?;
+        let memory = self.keep(memory);
+        let (kernel, initramfs, start) = match plan {
             Plan::Boot { tsc_khz } => {
-                let memory = files::guest_memory(spec.memory_bytes, spec.uid, spec.gid);
-                let memory = self.named("make guest memory", memory)?;
                 let initramfs = self.open(&spec.initramfs)?;
                 let initramfs = Some(self.keep(initramfs));
                 let start = Start::Boot { cmdline: &spec.cmdline, tsc_khz };
-                (self.open(&spec.kernel)?.into(), initramfs, self.keep(memory), start)
+                (self.open(&spec.kernel)?.into(), initramfs, start)
             }
-            Plan::Restore(paging) => {
-                let memory = self.page(&mut command, paging);
-                (self.kernel_of_clone(&spec.kernel)?, None, memory, Start::Restore)
+            Plan::Blank { library, socket } => {
+                command.env("LD_PRELOAD", args::fd_path(self.keep(library)));
+                command.env("WRENN_UFFD_MEMORY_FD", memory.to_string());
+                command.env("WRENN_UFFD_SOCKET_FD", self.keep(socket).to_string());
+                (self.kernel_of_clone(&spec.kernel)?, None, Start::Blank)
             }
         };
         let fds = Fds {
@@ -222,22 +226,12 @@ impl Opener {
             memory_bytes: spec.memory_bytes,
             vcpus: spec.vcpus,
             mac: spec.mac,
+            huge_pages: spec.huge_pages,
             start,
         };
         command.args(args::arguments(config, &shape, &fds));
         command.stdout(console_writer).stderr(log_writer);
         Ok(MachineParts { fds, command, inherited: self.inherited, log, console })
-    }
-
-    /// Puts the page library in front of QEMU's own functions.
-    fn page(&mut self, command: &mut Command, paging: Paging) -> RawFd {
-        let base = self.keep(paging.base);
-        command.env("LD_PRELOAD", args::fd_path(self.keep(paging.library)));
-        command.env("WRENN_UFFD_PATH", args::fd_path(base));
-        command.env("WRENN_UFFD_BASE_FD", base.to_string());
-        command.env("WRENN_UFFD_DEV_FD", self.keep(paging.userfaultfd).to_string());
-        command.env("WRENN_UFFD_REPORT_FD", self.keep(paging.report).to_string());
-        base
     }
 
     /// The stub where it can stand for the kernel, else the kernel.

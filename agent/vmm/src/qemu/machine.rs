@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::{AdoptError, LogTail, VmmError},
     process::Process,
-    record::{Exit, MachineRecord},
+    record::{Exit, MachineRecord, MemoryRecord},
     vmm::Machine,
 };
 
@@ -69,6 +69,19 @@ impl Control {
         error
     }
 
+    /// Kills the process and waits until it is gone.
+    pub(crate) async fn kill(&self, config: &QemuConfig) -> Result<(), VmmError> {
+        const STEP: &str = "be killed";
+        match self.process.kill(config.kill_max).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.deadline(STEP, config.kill_max)),
+            Err(source) => {
+                let sandbox = self.sandbox;
+                Err(VmmError::Start { sandbox, step: STEP.to_owned(), source })
+            }
+        }
+    }
+
     pub(crate) fn died(&self, step: &'static str, exit: Exit) -> VmmError {
         VmmError::Died { sandbox: self.sandbox, step, exit, log: self.tail() }
     }
@@ -118,6 +131,9 @@ impl QemuMachine {
         record: &MachineRecord,
     ) -> Result<Self, AdoptError> {
         let (sandbox, pid) = (record.sandbox, record.pid);
+        if matches!(record.memory, MemoryRecord::Blank { .. }) {
+            return Err(AdoptError::Blank { sandbox, pid });
+        }
         let inspect = |source| AdoptError::Inspect { sandbox, pid, source };
         let process = Process::find(pid, record.start_ticks)
             .map_err(inspect)?
@@ -189,14 +205,7 @@ impl Machine for QemuMachine {
     }
 
     async fn kill(&self) -> Result<(), VmmError> {
-        const STEP: &str = "be killed";
-        let sandbox = self.record.sandbox;
-        let killed = self.control.process.kill(self.config.kill_max).await;
-        match killed {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(self.control.deadline(STEP, self.config.kill_max)),
-            Err(source) => Err(VmmError::Start { sandbox, step: STEP.to_owned(), source }),
-        }
+        self.control.kill(&self.config).await
     }
 
     async fn exited(&self) -> Exit {

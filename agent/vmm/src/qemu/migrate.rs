@@ -52,17 +52,21 @@ pub(crate) async fn save(qmp: &Qmp, file: File, config: &QemuConfig) -> Result<S
     })
 }
 
-/// Loads a state into a process that waits for one. `Some` is why it could not be loaded;
-/// mostly QEMU ends instead, with the reason in its log.
-pub(crate) async fn load(
-    qmp: &Qmp,
-    file: File,
-    config: &QemuConfig,
-) -> Result<Option<String>, QmpError> {
+/// Makes a process that waits for a state ready for [`give`].
+pub(crate) async fn expect(qmp: &Qmp, config: &QemuConfig) -> Result<(), QmpError> {
+    leave_memory_out(qmp, config.command_max).await
+}
+
+/// Hands over the state that [`load`] loads. Guest memory is not touched yet.
+pub(crate) async fn give(qmp: &Qmp, file: File, config: &QemuConfig) -> Result<(), QmpError> {
+    qmp.getfd(FD_NAME, file.into(), config.command_max).await
+}
+
+/// Loads the state that was given. `Some` is why it could not be loaded; mostly QEMU ends
+/// instead, with the reason in its log.
+pub(crate) async fn load(qmp: &Qmp, config: &QemuConfig) -> Result<Option<String>, QmpError> {
     let max = config.command_max;
     let mut events = qmp.events();
-    leave_memory_out(qmp, max).await?;
-    qmp.getfd(FD_NAME, file.into(), max).await?;
     qmp.execute("migrate-incoming", json!({ "uri": format!("fd:{FD_NAME}") }), max).await?;
     wait(qmp, &mut events, config).await
 }

@@ -1,8 +1,8 @@
 //! The QEMU driver: `microvm` machines under TCG or KVM, controlled over QMP.
 //!
 //! ```text
-//! spawn --pipe: uffd report--> on_memory (page server) --+
-//!   +----- QMP greeting, capabilities ------------------+--> migrate-incoming --> stopped
+//! spawn --> QMP greeting, capabilities --> blank
+//! blank --base memory--> library --report--> on_memory (page server) --> migrate-incoming --> stopped
 //! ```
 //!
 //! # Invariants
@@ -18,12 +18,14 @@
 //! See [`QemuConfig`]; 64 KiB each of log and console per process.
 
 mod args;
+mod blank;
+mod cpu;
 mod files;
 mod launch;
+mod library;
 mod machine;
 mod migrate;
 mod qmp;
-mod restore;
 mod socket;
 mod stub;
 mod version;
@@ -42,7 +44,7 @@ use crate::{
     process::Process,
     record::MachineRecord,
     sys,
-    vmm::{BaseMemory, Machine, MachineSpec, OnMemory, Restored, Vmm},
+    vmm::{Blank, Machine, MachineSpec, Vmm},
 };
 
 /// How QEMU is run, fixed at start.
@@ -122,6 +124,7 @@ pub enum QemuSetupError {
 pub struct Qemu {
     config: QemuConfig,
     version: QemuVersion,
+    cpu_fingerprint: String,
     tsc_khz: u64,
 }
 
@@ -130,19 +133,21 @@ impl Qemu {
     ///
     /// # Errors
     ///
-    /// [`QemuSetupError`] if the program, the library or `/dev/userfaultfd` cannot be used.
+    /// [`QemuSetupError`] if the program, the library or `/dev/userfaultfd` cannot be used, or,
+    /// under KVM, if `/proc/cpuinfo` does not name the processor.
     pub async fn new(config: QemuConfig) -> Result<Self, QemuSetupError> {
         let version = version::ask(&config.binary).await?;
-        for path in [&config.preload, &PathBuf::from(restore::USERFAULTFD)] {
+        for path in [&config.preload, &PathBuf::from(library::USERFAULTFD)] {
             File::open(path)
                 .map_err(|source| QemuSetupError::Missing { path: path.clone(), source })?;
         }
+        let cpu_fingerprint = cpu::fingerprint_of(config.accel)?;
         // 50 ms put the error of the two readings (under 1 µs) at 20 ppm.
         let measured =
             tokio::task::spawn_blocking(|| sys::measure_tsc_khz(Duration::from_millis(50)));
         let tsc_khz = measured.await.unwrap_or(0);
         tracing::info!(%version, accel = %config.accel, tsc.khz = tsc_khz, "qemu is usable");
-        Ok(Self { config, version, tsc_khz })
+        Ok(Self { config, version, cpu_fingerprint, tsc_khz })
     }
 }
 
@@ -166,21 +171,18 @@ impl Vmm for Qemu {
         }
     }
 
+    fn cpu_fingerprint(&self) -> &str {
+        &self.cpu_fingerprint
+    }
+
     async fn boot(&self, spec: MachineSpec) -> Result<Box<dyn Machine>, VmmError> {
         let machine = launch::boot(&self.config, self.tsc_khz, spec).await?;
         Ok(Box::new(machine))
     }
 
-    async fn restore(
-        &self,
-        spec: MachineSpec,
-        base: BaseMemory,
-        state: File,
-        on_memory: OnMemory,
-    ) -> Result<Restored, VmmError> {
-        let (machine, timings) =
-            restore::restore(&self.config, spec, base, state, on_memory).await?;
-        Ok(Restored { machine: Box::new(machine), timings })
+    async fn prepare(&self, spec: MachineSpec) -> Result<Box<dyn Blank>, VmmError> {
+        let blank = blank::prepare(&self.config, spec).await?;
+        Ok(Box::new(blank))
     }
 
     async fn adopt(&self, record: &MachineRecord) -> Result<Box<dyn Machine>, AdoptError> {

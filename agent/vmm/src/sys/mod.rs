@@ -9,9 +9,9 @@
 
 mod exec;
 mod kvm;
+mod pagemap;
 
 use std::{
-    fs::File,
     io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     sync::Arc,
@@ -22,6 +22,9 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 pub(crate) use exec::{Confinement, confine};
 pub(crate) use kvm::time_guest_loop;
+#[cfg(test)]
+pub(crate) use pagemap::tests as test_mapping;
+pub(crate) use pagemap::{Method, OwnPages};
 
 /// Opens a descriptor that names process `pid` for as long as it is held.
 pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
@@ -54,13 +57,6 @@ pub(crate) fn pidfd_end(pidfd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>
     // SAFETY: an `Arc<OwnedFd>` yields the same descriptor for all its life and keeps it open,
     // and the `AsyncFd` holds one: the descriptor cannot be closed or change while registered.
     Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
-}
-
-/// Makes `to` share all blocks of `from`, where the file system can.
-pub(crate) fn reflink(from: &File, to: &File) -> io::Result<()> {
-    // SAFETY: FICLONE takes a descriptor as its argument, no pointer; both files are open.
-    let rc = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) };
-    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// How fast this host's time stamp counter runs, in kHz, measured over `window`.

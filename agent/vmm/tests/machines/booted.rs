@@ -142,7 +142,9 @@ async fn another_process_is_neither_adopted_nor_killed() {
 
     let mut other = good.clone();
     other.pid = i32::try_from(std::process::id()).unwrap();
-    other.start_ticks = pool_pager::start_ticks(other.pid).unwrap();
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, after_name) = stat.rsplit_once(") ").unwrap();
+    other.start_ticks = after_name.split(' ').nth(19).unwrap().parse().unwrap();
     let refused = fixture.qemu.adopt(&other).await.unwrap_err();
     assert!(matches!(refused, AdoptError::NotOurs { .. }), "{refused}");
 

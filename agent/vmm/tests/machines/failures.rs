@@ -2,21 +2,20 @@
 
 use std::{fs::File, time::Duration};
 
-use agent_vmm::{CaptureError, MemoryReport, Vmm, VmmError, capture_memory};
+use agent_vmm::{MemoryReport, Vmm, VmmError};
 use tokio::sync::oneshot;
 
-use crate::fixture::{Fixture, Snapshot, exists};
+use crate::fixture::{Fixture, Snapshot, attached, exists, until};
 
 /// Restores and expects an error; also makes sure that the process is gone.
 async fn fails(fixture: &Fixture, snapshot: &Snapshot, state: File) -> VmmError {
     let (pid_tx, pid_rx) = oneshot::channel();
-    let attach = fixture.attach(snapshot);
     let on_memory = Box::new(move |report: MemoryReport| {
         pid_tx.send(report.pid).unwrap();
-        attach(report)
+        attached()(report)
     });
-    let base = fixture.base(snapshot).await;
-    let failed = fixture.qemu.restore(fixture.spec(), base, state, on_memory).await.unwrap_err();
+    let restoring = fixture.blank().await.restore(snapshot.base(), state, on_memory);
+    let failed = restoring.await.unwrap_err();
     assert!(!exists(pid_rx.await.unwrap()), "its process is left: {failed}");
     failed
 }
@@ -66,8 +65,8 @@ async fn page_server_that_refuses_ends_the_vmm() {
         let refused: Result<(), agent_vmm::BoxError> = Err("no room".into());
         Box::pin(std::future::ready(refused)) as _
     });
-    let (base, state) = (fixture.base(&snapshot).await, File::open(&snapshot.state).unwrap());
-    let failed = fixture.qemu.restore(fixture.spec(), base, state, on_memory).await.unwrap_err();
+    let (base, state) = (snapshot.base(), snapshot.state());
+    let failed = fixture.blank().await.restore(base, state, on_memory).await.unwrap_err();
     assert!(matches!(failed, VmmError::Attach { .. }), "{failed}");
     assert!(!exists(pid_rx.await.unwrap()));
 }
@@ -81,19 +80,12 @@ async fn cancelled_restore_leaves_no_process() {
         pid_tx.send(report.pid).unwrap();
         Box::pin(std::future::pending()) as _ // a page server that never answers
     });
-    let (base, state) = (fixture.base(&snapshot).await, File::open(&snapshot.state).unwrap());
-    let restoring = fixture.qemu.restore(fixture.spec(), base, state, on_memory);
+    let restoring = fixture.blank().await.restore(snapshot.base(), snapshot.state(), on_memory);
     let pid = tokio::select! {
         _ = restoring => panic!("nobody answered it"),
         pid = pid_rx => pid.unwrap(),
     };
-    for _ in 0..500 {
-        if !exists(pid) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("pid {pid} is left");
+    until("its process is left", || !exists(pid)).await;
 }
 
 #[tokio::test]
@@ -107,21 +99,5 @@ async fn full_file_system_is_told_apart() {
     machine.resume().await.unwrap(); // it is still good
     machine.pause().await.unwrap();
     fixture.save(&*machine, None).await;
-    machine.kill().await.unwrap();
-}
-
-#[tokio::test]
-async fn memory_of_a_clone_is_not_captured_without_its_base() {
-    let fixture = Fixture::new().await;
-    let snapshot = fixture.snapshot().await;
-    let machine = fixture.running_clone(&snapshot).await;
-    machine.pause().await.unwrap();
-    let out = fixture.dir.path().join("out");
-    let failed = capture_memory(&machine.record(), None, &out).await.unwrap_err();
-    assert!(matches!(failed, CaptureError::BaseMissing { .. }), "{failed}");
-    let wrong = fixture.dir.path().join("base.img");
-    let failed = capture_memory(&machine.record(), Some(&wrong), &out).await.unwrap_err();
-    assert!(matches!(failed, CaptureError::Size { .. }), "{failed}");
-    assert!(!out.exists(), "half a file is left");
     machine.kill().await.unwrap();
 }

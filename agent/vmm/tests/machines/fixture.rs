@@ -1,10 +1,17 @@
-//! A directory with disks and a kernel, a pager of its own, and machines in it.
+//! A directory with disks and a kernel, machines in it, and snapshots of them in memory.
+//!
+//! Base memory is a memfd that has all its pages, so no fault is ever raised and no page server is
+//! needed.
 
 use std::{
     fs::File,
-    os::unix::fs::MetadataExt,
+    io::{self, Write},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::{FileExt, MetadataExt},
+    },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -13,12 +20,17 @@ use std::{
 };
 
 use agent_vmm::{
-    BaseMemory, BoxError, Captured, Machine, MachineSpec, MemoryReport, OnMemory, Qemu, QemuConfig,
-    Restored, Vmm, VmmError, capture_memory, pvh_kernel,
+    BaseMemory, Blank, Captured, Machine, MachineSpec, MemoryReport, OnMemory, PageSink, Qemu,
+    QemuConfig, Restored, Vmm, VmmError, capture_memory, pvh_kernel,
 };
-use nix::{sys::signal::Signal, unistd::Pid};
-use pool_model::{SandboxId, SnapshotId};
-use pool_pager::{Attach, PagerClient, Population};
+use nix::{
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        signal::Signal,
+    },
+    unistd::Pid,
+};
+use pool_model::SandboxId;
 use tempfile::TempDir;
 
 use crate::{guest, tap::tap};
@@ -31,40 +43,78 @@ static NEXT_UID: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Fixture {
     pub(crate) dir: TempDir,
     pub(crate) qemu: Qemu,
-    pager: Arc<PagerClient>,
-    pager_process: Child,
     uids: Mutex<Vec<u32>>,
 }
 
-/// A snapshot: where its files are.
+/// What a machine's memory and devices were when it stood still.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
-    pub(crate) id: SnapshotId,
-    pub(crate) memory: PathBuf,
+    pub(crate) memory: Arc<Vec<u8>>,
+    /// The same, as all its clones have it.
+    base: Arc<OwnedFd>,
     pub(crate) state: PathBuf,
     pub(crate) count: u32,
     pub(crate) captured: Captured,
+    /// Pages that were captured as zeroes.
+    pub(crate) zero_pages: u64,
+}
+
+impl Snapshot {
+    /// The base memory of its clones.
+    pub(crate) fn base(&self) -> BaseMemory {
+        BaseMemory { fd: self.base.try_clone().unwrap(), bytes: self.memory.len() as u64 }
+    }
+
+    /// Whether base memory is as it was made.
+    pub(crate) fn base_is_untouched(&self) -> bool {
+        let mut found = vec![0; self.memory.len()];
+        File::from(self.base().fd).read_exact_at(&mut found, 0).unwrap();
+        found == *self.memory
+    }
+
+    pub(crate) fn state(&self) -> File {
+        File::open(&self.state).unwrap()
+    }
+}
+
+/// Base memory as the page server's, read-only, but complete from the start.
+pub(crate) fn base_memory(content: &[u8]) -> OwnedFd {
+    let mut file = File::from(memfd_create(c"wrenn-base", MFdFlags::MFD_CLOEXEC).unwrap());
+    file.write_all(content).unwrap();
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap().into()
+}
+
+/// A page server that has nothing to do.
+pub(crate) fn attached() -> OnMemory {
+    Box::new(|_: MemoryReport| Box::pin(std::future::ready(Ok(()))))
+}
+
+/// Memory that is being captured.
+struct Image {
+    bytes: Vec<u8>,
+    zero_pages: u64,
+}
+
+impl PageSink for Image {
+    fn put(&mut self, page: u64, content: &[u8]) -> io::Result<()> {
+        let start = usize::try_from(page * 4096).unwrap();
+        self.bytes[start..start + content.len()].copy_from_slice(content);
+        let zero = content.chunks(4096).filter(|page| page.iter().all(|&byte| byte == 0));
+        self.zero_pages += zero.count() as u64;
+        Ok(())
+    }
 }
 
 impl Fixture {
     pub(crate) async fn new() -> Self {
-        let built = built();
         let dir = tempfile::Builder::new().prefix("wvmm").tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         std::fs::write(at("kernel"), pvh_kernel(guest::PROGRAM)).unwrap();
         std::fs::write(at("initramfs"), [0; 512]).unwrap();
         File::create(at("base.img")).unwrap().set_len(1 << 20).unwrap();
-        std::fs::create_dir(at("run")).unwrap();
-        let pager_process = Command::new(&built.pager)
-            .arg("--wrenn-dir")
-            .arg(dir.path())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let config = QemuConfig { preload: built.library.clone(), ..QemuConfig::default() };
+        let config = QemuConfig { preload: library().to_owned(), ..QemuConfig::default() };
         let qemu = Qemu::new(config).await.unwrap();
-        let pager = PagerClient::connect(&at("run/pager.sock"), PATIENCE).await.unwrap();
-        Self { qemu, pager: Arc::new(pager), pager_process, uids: Mutex::default(), dir }
+        Self { qemu, uids: Mutex::default(), dir }
     }
 
     /// A machine to be made, in a new directory.
@@ -92,6 +142,7 @@ impl Fixture {
             gid: uid,
             cgroup_procs: Vec::new(),
             netns: None,
+            huge_pages: false,
         }
     }
 
@@ -105,13 +156,16 @@ impl Fixture {
     /// Saves a machine that is paused, checks the memory, and makes it a snapshot.
     pub(crate) async fn save(&self, machine: &dyn Machine, of: Option<&Snapshot>) -> Snapshot {
         let number = NEXT_UID.fetch_add(1, Ordering::Relaxed);
-        let memory = self.dir.path().join(format!("memory-{number}"));
         let state = self.dir.path().join(format!("state-{number}"));
         machine.save_state(File::create_new(&state).unwrap()).await.unwrap();
-        let base = of.map(|snapshot| snapshot.memory.as_path());
-        let captured = capture_memory(&machine.record(), base, &memory).await.unwrap();
-        let count = guest::check(&memory);
-        Snapshot { id: SnapshotId::from_u128(number.into()), memory, state, count, captured }
+        let empty = || vec![0; usize::try_from(guest::MEMORY_BYTES).unwrap()];
+        let bytes = of.map_or_else(empty, |base| base.memory.to_vec());
+        let image = Image { bytes, zero_pages: 0 };
+        let (captured, image) = capture_memory(&machine.record(), image).await.unwrap();
+        let count = guest::check(&image.bytes);
+        let base = Arc::new(base_memory(&image.bytes));
+        let (memory, zero_pages) = (Arc::new(image.bytes), image.zero_pages);
+        Snapshot { memory, base, state, count, captured, zero_pages }
     }
 
     /// A snapshot of a machine that has counted for a while; the machine is gone.
@@ -124,38 +178,14 @@ impl Fixture {
         snapshot
     }
 
-    pub(crate) async fn base(&self, snapshot: &Snapshot) -> BaseMemory {
-        let bytes = guest::MEMORY_BYTES;
-        let fd = self.pager.base(snapshot.id, &snapshot.memory, bytes).await.unwrap();
-        BaseMemory { fd, bytes }
-    }
-
-    /// Attaches a clone of `snapshot` to the pager.
-    pub(crate) fn attach(&self, snapshot: &Snapshot) -> OnMemory {
-        let (pager, snapshot) = (Arc::clone(&self.pager), snapshot.clone());
-        Box::new(move |report: MemoryReport| {
-            Box::pin(async move {
-                let attach = Attach {
-                    snapshot: snapshot.id,
-                    pid: report.pid,
-                    pid_start_ticks: report.start_ticks,
-                    uffd_fd: report.uffd_fd,
-                    base_fd: report.base_fd,
-                    addr: report.addr,
-                    len: report.len,
-                    population: Population::Shared,
-                    memory_file: snapshot.memory,
-                };
-                pager.attach(attach).await.map_err(BoxError::from)
-            })
-        })
+    /// A process that waits for a snapshot.
+    pub(crate) async fn blank(&self) -> Box<dyn Blank> {
+        self.qemu.prepare(self.spec()).await.unwrap()
     }
 
     /// A clone, stopped.
     pub(crate) async fn restore(&self, snapshot: &Snapshot) -> Result<Restored, VmmError> {
-        let state = File::open(&snapshot.state).unwrap();
-        let base = self.base(snapshot).await;
-        self.qemu.restore(self.spec(), base, state, self.attach(snapshot)).await
+        self.blank().await.restore(snapshot.base(), snapshot.state(), attached()).await
     }
 
     /// A clone that has counted beyond its snapshot.
@@ -169,8 +199,6 @@ impl Fixture {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        let _ = self.pager_process.kill();
-        let _ = self.pager_process.wait();
         // A test that failed leaves machines; each has a user that nobody else has.
         let uids = self.uids.lock().unwrap();
         for process in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
@@ -195,52 +223,48 @@ pub(crate) async fn counts_beyond(machine: &dyn Machine, count: u32) {
     }
 }
 
+/// Whether a process of user `uid` is there.
+pub(crate) fn runs_as(uid: u32) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let mut owners = processes.filter_map(|process| process.metadata().ok());
+    owners.any(|metadata| metadata.uid() == uid)
+}
+
+/// Waits until `gone` says so.
+pub(crate) async fn until(what: &str, mut gone: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !gone() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 /// Whether a process is there, a zombie or not.
 pub(crate) fn exists(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-struct Built {
-    pager: PathBuf,
-    library: PathBuf,
-}
-
-/// The pager and the preloaded library, built beside this test unless a build of the whole
-/// workspace has just put them there.
-fn built() -> &'static Built {
-    static BUILT: OnceLock<Built> = OnceLock::new();
+/// The preloaded library, built beside this test unless a build of the whole workspace has just
+/// put it there.
+fn library() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let test = std::env::current_exe().unwrap();
         let profile_dir = test.ancestors().nth(2).expect("a test lives in <profile>/deps");
-        let built = Built {
-            pager: profile_dir.join("pager"),
-            library: profile_dir.join("libqemu_uffd.so"),
-        };
+        let library = profile_dir.join("libqemu_uffd.so");
         let vmm = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let sources = [vmm.join("../../pool/pager/src"), vmm.join("qemu-uffd/src")];
-        let changed = sources.iter().filter_map(|dir| newest(dir)).max();
-        if [&built.pager, &built.library].iter().all(|file| modified(file) >= changed) {
-            return built;
+        if modified(&library) >= newest(&vmm.join("qemu-uffd/src")) {
+            return library;
         }
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args([
-            "build",
-            "-q",
-            "-p",
-            "pool-pager",
-            "--bin",
-            "pager",
-            "-p",
-            "qemu-uffd",
-            "--lib",
-        ]);
+        cargo.args(["build", "-q", "-p", "qemu-uffd", "--lib"]);
         cargo.arg("--target-dir").arg(profile_dir.parent().unwrap());
         if profile_dir.ends_with("release") {
             cargo.arg("--release");
         }
         let done = cargo.current_dir(vmm).status().unwrap();
-        assert!(done.success(), "cargo build of pager and library");
-        built
+        assert!(done.success(), "cargo build of the library");
+        library
     })
 }
 

@@ -1,9 +1,11 @@
-//! Real QEMU processes, a real pager, and a guest of a hundred bytes.
+//! Real QEMU processes and a guest of a hundred bytes.
 //!
 //! Needs root, `qemu-system-x86_64` and `/dev/userfaultfd`; needs no image and no network.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod blank;
 mod booted;
+mod capture;
 mod clones;
 mod failures;
 mod fixture;
