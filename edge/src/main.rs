@@ -86,6 +86,7 @@ async fn run(loaded: Loaded<EdgeConfig>) -> anyhow::Result<()> {
         _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
     }
     cancel.cancel();
+    control.close_streams();
     let drained = serving.await.context("the listeners' task panicked")?;
     tasks.close();
     // What is cut here has a record: the next start cleans up after it.

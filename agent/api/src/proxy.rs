@@ -18,6 +18,9 @@ pub const TARGET: &str = "x-wrenn-target";
 pub const REQUEST_ID: &str = "x-wrenn-request-id";
 /// Response: the sandbox that answered.
 pub const SANDBOX: &str = "x-wrenn-sandbox";
+/// Response to a function's request: `never`, or `sequential; request=2; max=10`: which request of
+/// its sandbox this one was.
+pub const REUSE: &str = "x-wrenn-reuse";
 /// Response: the agent, not the guest, made this answer; its [`pool_model::ErrorCode`].
 pub const ERROR: &str = "x-wrenn-error";
 

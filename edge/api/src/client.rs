@@ -2,6 +2,8 @@
 
 mod connect;
 mod error;
+mod lines;
+mod pools;
 mod stream;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
@@ -14,12 +16,11 @@ use pool_model::{SandboxId, SnapshotId};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use error::ClientError;
-pub use stream::ExecStream;
+pub use stream::{ExecStream, PoolEvents};
 
 use crate::{
     API_KEY_HEADER, Capsule, CreateCapsule, CreateSnapshot, DeployConfig, ErrorBody, ExecRequest,
-    Function, FunctionName, Health, List, PoolInfo, PoolPatch, SetTimeout, SnapshotInfo,
-    TemplateInfo,
+    Function, FunctionName, Health, List, SetTimeout, SnapshotInfo, TemplateInfo,
 };
 
 /// Deadline of calls that only look things up or change a record.
@@ -215,36 +216,6 @@ impl Client {
         let body = Bytes::from(to_json(body)?);
         let response = self.send(request, body, LONG).await?;
         Ok(ExecStream::new(checked(response).await?))
-    }
-
-    /// Lists the pools.
-    ///
-    /// # Errors
-    ///
-    /// As every call: [`ClientError`].
-    pub async fn pools(&self) -> Answer<Vec<PoolInfo>> {
-        self.list("/v1/pools").await
-    }
-
-    /// Looks a function's pool up.
-    ///
-    /// # Errors
-    ///
-    /// As every call: [`ClientError`].
-    pub async fn pool(&self, function: &FunctionName) -> Answer<PoolInfo> {
-        self.get(&format!("/v1/pools/{function}")).await
-    }
-
-    /// Changes what a function's pool aims for.
-    ///
-    /// # Errors
-    ///
-    /// As every call: [`ClientError`].
-    pub async fn patch_pool(&self, function: &FunctionName, body: &PoolPatch) -> Answer<PoolInfo> {
-        let request = self
-            .request(Method::PATCH, &format!("/v1/pools/{function}"))
-            .header(header::CONTENT_TYPE, "application/json");
-        self.json(request, Bytes::from(to_json(body)?), SHORT).await
     }
 
     /// Lists the templates.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use pool_model::{FunctionId, Port, SnapshotId, TemplateId};
 use serde::{Deserialize, Serialize};
 
-use crate::{FunctionName, PoolPolicy};
+use crate::{FunctionName, PoolPatch, PoolPolicy, Prefetch, Reuse, Schedule};
 
 /// A deployed function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub struct Function {
     pub updated_at: Timestamp,
     /// Where to call it.
     pub url: String,
-    /// How many warm sandboxes are kept.
+    /// What its pool aims for.
     pub pool: PoolPolicy,
 }
 
@@ -73,12 +73,36 @@ pub struct DeployConfig {
     /// Warm sandboxes to keep at least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_warm: Option<u32>,
-    /// Warm and leased sandboxes to have at most.
+    /// Warm and restoring sandboxes to have at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_warm: Option<u32>,
     /// Idle warm sandboxes over `min_warm` go after this, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_ttl_ms: Option<u64>,
+    /// See [`PoolPatch::max_age_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_ms: Option<u64>,
+    /// See [`PoolPatch::burst`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// See [`PoolPatch::refill_concurrency`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refill_concurrency: Option<u32>,
+    /// See [`PoolPatch::prefetch`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<Prefetch>,
+    /// See [`PoolPatch::reuse`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<Reuse>,
+    /// See [`PoolPatch::max_requests`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_requests: Option<u32>,
+    /// See [`PoolPatch::memory_budget_mib`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_budget_mib: Option<u64>,
+    /// See [`PoolPatch::schedule`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Vec<Schedule>>,
     /// Longest time one invocation may take, milliseconds (100 to 3600000).
     #[serde(default = "default_timeout_ms")]
     pub timeout_ms: u64,
@@ -104,8 +128,35 @@ impl DeployConfig {
             min_warm: None,
             max_warm: None,
             idle_ttl_ms: None,
+            max_age_ms: None,
+            burst: None,
+            refill_concurrency: None,
+            prefetch: None,
+            reuse: None,
+            max_requests: None,
+            memory_budget_mib: None,
+            schedule: None,
             timeout_ms: default_timeout_ms(),
             internet: default_internet(),
+        }
+    }
+
+    /// What it says of the pool. What it doesn't say has the default for a new function and stays
+    /// as it is for a new version.
+    #[must_use]
+    pub fn pool_patch(&self) -> PoolPatch {
+        PoolPatch {
+            min_warm: self.min_warm,
+            max_warm: self.max_warm,
+            idle_ttl_ms: self.idle_ttl_ms,
+            max_age_ms: self.max_age_ms,
+            burst: self.burst,
+            refill_concurrency: self.refill_concurrency,
+            prefetch: self.prefetch,
+            reuse: self.reuse,
+            max_requests: self.max_requests,
+            memory_budget_mib: self.memory_budget_mib,
+            schedule: self.schedule.clone(),
         }
     }
 }
@@ -146,5 +197,15 @@ mod tests {
         let text = r#"{"name":"hello","start":"./run"}"#;
         let config: DeployConfig = serde_json::from_str(text).unwrap();
         assert_eq!(config, DeployConfig::new("hello".parse().unwrap(), "./run"));
+    }
+
+    #[test]
+    fn what_a_patch_can_say_a_deploy_can_say_too() {
+        let patch = PoolPatch::whole(PoolPolicy { min_warm: 3, ..PoolPolicy::default() });
+        let mut json = serde_json::to_value(&patch).unwrap();
+        json["name"] = "hello".into();
+        json["start"] = "./run".into();
+        let config: DeployConfig = serde_json::from_value(json).unwrap();
+        assert_eq!(config.pool_patch(), patch);
     }
 }

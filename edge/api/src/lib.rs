@@ -18,18 +18,23 @@ mod exec;
 mod function;
 mod name;
 mod pool;
+mod pool_stats;
 mod snapshot;
 
 pub use capsule::{Capsule, CreateCapsule, SetTimeout};
-pub use client::{Client, ClientError, Endpoint, ExecStream};
+pub use client::{Client, ClientError, Endpoint, ExecStream, PoolEvents};
 pub use error::ErrorBody;
 pub use exec::{BadChunk, Chunk, Encoding, ExecEvent, ExecRequest};
 pub use function::{DeployConfig, Function};
 pub use name::{BadFunctionName, FunctionName};
-pub use pool::{PoolInfo, PoolPatch, PoolPolicy, PoolStats};
+pub use pool::{
+    Drained, POOL_EVENTS_INTERVAL_MS, POOL_EVENTS_INTERVAL_MS_MAX, POOL_EVENTS_INTERVAL_MS_MIN,
+    PoolEnd, PoolEvent, PoolInfo, PoolPatch, PoolTrouble, Prewarm,
+};
+pub use pool_stats::{Breaker, PoolHistogram, PoolMemory, PoolSample, PoolStats, RestoreStep};
 pub use snapshot::{CreateSnapshot, SnapshotInfo, SnapshotKind, TemplateInfo};
 
-pub use pool_model::ErrorCode;
+pub use pool_model::{Day, ErrorCode, PoolPolicy, Prefetch, Reuse, Schedule, TimeOfDay};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,7 @@
 //! The command line, as clap reads it.
 
 mod dev;
+mod pool;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use edge_api::FunctionName;
 use pool_model::{Port, SandboxId, SnapshotId};
 
 pub(crate) use dev::{DevCommand, DevDir, StackArgs, UpArgs};
+pub(crate) use pool::PoolCommand;
 
 /// Deploys and invokes functions and drives sandboxes.
 #[derive(Debug, Parser)]
@@ -51,7 +53,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: SandboxCommand,
     },
-    /// Look at and change how many warm sandboxes a function has
+    /// Look at, tune and follow the pools of warm sandboxes
     Pool {
         #[command(subcommand)]
         command: PoolCommand,
@@ -106,10 +108,10 @@ pub(crate) struct DeployArgs {
     /// Memory of its virtual machine, MiB
     #[arg(long)]
     pub(crate) memory_mib: Option<u32>,
-    /// Warm sandboxes to keep at least
+    /// Warm sandboxes to keep at least: 0 to 1000 (all other settings of the pool: wrenn.toml)
     #[arg(long)]
     pub(crate) min_warm: Option<u32>,
-    /// Warm and restoring sandboxes to have at most
+    /// Warm and restoring sandboxes to have at most: 1 to 1000
     #[arg(long)]
     pub(crate) max_warm: Option<u32>,
     /// Environment of the start command; may be repeated
@@ -279,27 +281,6 @@ pub(crate) struct ExecArgs {
     /// The program and its arguments; a single argument with spaces is a line for a login shell
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "cmd")]
     pub(crate) args: Vec<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum PoolCommand {
-    /// Look at one pool
-    Get { function: FunctionName },
-    /// Change one pool; what is not given stays
-    Set {
-        function: FunctionName,
-        /// Warm sandboxes to keep at least
-        #[arg(long)]
-        min_warm: Option<u32>,
-        /// Warm and restoring sandboxes to have at most
-        #[arg(long)]
-        max_warm: Option<u32>,
-        /// Age at which an idle warm sandbox over min-warm is destroyed, milliseconds
-        #[arg(long)]
-        idle_ttl_ms: Option<u64>,
-    },
-    /// List them
-    Ls,
 }
 
 #[derive(Debug, Subcommand)]

@@ -27,6 +27,7 @@ mod output;
 mod pack;
 mod pools;
 mod sandboxes;
+mod schedule;
 
 use std::process::ExitCode;
 

@@ -97,6 +97,34 @@ mod tests {
     }
 
     #[test]
+    fn all_that_a_pool_aims_for_can_be_in_the_file() {
+        let text = "name = 'hello'\nstart = 'x'\nmax_warm = 20\nidle_ttl_ms = 5000\n\
+                    max_age_ms = 60000\nburst = 2\nrefill_concurrency = 4\nprefetch = 'full'\n\
+                    reuse = 'sequential'\nmax_requests = 10\nmemory_budget_mib = 4096\n\
+                    [[schedule]]\ndays = ['mon', 'fri']\nfrom = '08:00'\nuntil = '18:00'\n\
+                    min_warm = 5\n";
+        let patch = merged(text, &["--min-warm=1"]).unwrap().config.pool_patch();
+        let expected = serde_json::json!({
+            "min_warm": 1, "max_warm": 20, "idle_ttl_ms": 5000, "max_age_ms": 60000, "burst": 2,
+            "refill_concurrency": 4, "prefetch": "full", "reuse": "sequential",
+            "max_requests": 10, "memory_budget_mib": 4096,
+            "schedule": [
+                { "days": ["mon", "fri"], "from": "08:00", "until": "18:00", "min_warm": 5 },
+            ],
+        });
+        assert_eq!(serde_json::to_value(patch).unwrap(), expected);
+        for (line, part) in [
+            ("reuse = 'always'", "always"),
+            ("prefetch = 1", "prefetch"),
+            ("schedule = [{ from = '8:00', until = '9:00', min_warm = 1 }]", "HH:MM"),
+            ("schedule = [{ from = '08:00', until = '09:00', warm = 1 }]", "warm"),
+        ] {
+            let wrong = merged(&format!("name='a'\nstart='b'\n{line}"), &[]).unwrap_err();
+            assert!(wrong.contains(part), "{line}: {wrong}");
+        }
+    }
+
+    #[test]
     fn unknown_keys_missing_keys_and_bad_values_are_named() {
         assert!(merged("name='a'\nstart='b'\nprot=1", &[]).unwrap_err().contains("prot"));
         assert!(merged("name='a'", &[]).unwrap_err().contains("start"));

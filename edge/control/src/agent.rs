@@ -173,6 +173,24 @@ impl Agent {
         Ok(answer.map_err(failed)?.into_owned().pools)
     }
 
+    /// Makes warm sandboxes until there are `count`; the restores go on after the answer.
+    pub(crate) async fn prewarm_pool(
+        &self,
+        id: FunctionId,
+        count: u32,
+    ) -> Answer<v1::PoolResponse> {
+        let function_id = id.to_string();
+        let request = v1::PrewarmPoolRequest { function_id, count, ..Default::default() };
+        let answer = self.client.prewarm_pool_with_options(request, within(POOLS)).await;
+        Ok(answer.map_err(failed)?.into_owned())
+    }
+
+    /// Destroys a pool's warm sandboxes; answers with how many when they are gone.
+    pub(crate) async fn drain_pool(&self, id: FunctionId) -> Answer<u32> {
+        let answer = self.client.drain_pool_with_options(pool_of(id), within(POOLS)).await;
+        Ok(answer.map_err(failed)?.into_owned().drained)
+    }
+
     /// Removes a pool. One that isn't there is as good as removed: false.
     pub(crate) async fn remove_pool(&self, id: FunctionId) -> Answer<bool> {
         let answer = self.client.remove_pool_with_options(pool_of(id), within(POOLS)).await;

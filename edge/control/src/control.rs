@@ -12,7 +12,7 @@ use pool_model::{SandboxId, TeamId, TemplateId};
 use tokio::sync::{RwLock, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::{Agent, ApiError, Directory};
+use crate::{Agent, ApiError, Directory, events::Streams};
 
 /// Deploys at a time: each holds an archive in memory and a virtual machine at the agent.
 const DEPLOYS_MAX: usize = 8;
@@ -67,6 +67,8 @@ pub struct Control {
     tasks: TaskTracker,
     /// Places for deploys.
     pub(crate) deploys: Arc<Semaphore>,
+    /// Places for event streams.
+    pub(crate) streams: Streams,
     /// Held while pools are set by what the store says.
     pub(crate) pools: tokio::sync::Mutex<()>,
     /// Shared from before a snapshot is asked for until it has its record; held whole while
@@ -92,6 +94,7 @@ impl Control {
             directory,
             tasks: TaskTracker::new(),
             deploys: Arc::new(Semaphore::new(DEPLOYS_MAX)),
+            streams: Streams::default(),
             pools: tokio::sync::Mutex::new(()),
             snapshots: RwLock::new(()),
             creating: Mutex::default(),

@@ -25,8 +25,8 @@ use pool_model::{ErrorCode, FunctionId, RequestId, SandboxId, TeamId, TemplateId
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    ApiError, Control, archive, capsules::rpc_on_timeout, control::now, http::DeployForm, pools,
-    snapshots::snapshot_record, validate,
+    ApiError, Control, archive, capsules::rpc_on_timeout, control::now, http::DeployForm,
+    pool_wire, snapshots::snapshot_record, validate,
 };
 
 /// Where the code is unpacked and the start command runs.
@@ -61,10 +61,13 @@ impl Control {
         validate::deploy(&config)?;
         archive::check(code.clone()).await?;
         let name = config.name.as_str();
-        if self.store().function_by_name(name).await?.is_some_and(|f| f.team != team) {
+        let present = self.store().function_by_name(name).await?;
+        if present.as_ref().is_some_and(|present| present.team != team) {
             let why = format!("the function name `{name}` belongs to another team");
             return Err(ApiError::new(ErrorCode::NameTaken, why));
         }
+        // Asked again when it is published; here it costs no build.
+        validate::deploy_policy(&config, present.map(|present| present.policy))?;
         let template = self.template(team, config.template.as_deref()).await?;
         let operation = OperationRecord {
             id: request,
@@ -217,19 +220,7 @@ impl Deploy {
         let _pools = control.pools.lock().await;
         let name = config.name.as_str();
         let old = control.store().function(operation.team, name).await?;
-        let policy = match &old {
-            // A new version keeps what the pool aims for, but where the deploy says otherwise.
-            Some(old) => {
-                let patch = edge_api::PoolPatch {
-                    min_warm: config.min_warm,
-                    max_warm: config.max_warm,
-                    idle_ttl_ms: config.idle_ttl_ms,
-                };
-                validate::patched(pools::api_policy(old.policy), patch)
-            }
-            None => validate::deploy_policy(config),
-        };
-        validate::policy(&policy)?;
+        let present = old.as_ref().map(|old| old.policy.clone());
         let new = NewVersion {
             id: old.as_ref().map_or_else(|| FunctionId::from_u128(rand::random()), |old| old.id),
             team: operation.team,
@@ -241,10 +232,10 @@ impl Deploy {
             ready_path: config.ready_path.clone(),
             timeout_ms: config.timeout_ms,
             internet: config.internet,
-            policy: pools::store_policy(policy),
+            policy: validate::deploy_policy(config, present)?,
             at: now(),
         };
-        let set = control.agent().set_pool(pools::rpc_pool(&as_record(&new))).await;
+        let set = control.agent().set_pool(pool_wire::rpc_pool(&as_record(&new))).await;
         let published = match set {
             Ok(()) => control.store().publish(&new).await.map_err(ApiError::from),
             Err(error) => Err(error),
@@ -254,7 +245,7 @@ impl Deploy {
             Ok(published) => Ok(published.function),
             Err(error) => {
                 let undone = match &old {
-                    Some(old) => control.agent().set_pool(pools::rpc_pool(old)).await,
+                    Some(old) => control.agent().set_pool(pool_wire::rpc_pool(old)).await,
                     None => control.agent().remove_pool(new.id).await.map(|_| ()),
                 };
                 if let Err(undo) = undone {
@@ -295,7 +286,7 @@ fn as_record(new: &NewVersion) -> FunctionRecord {
         ready_path: new.ready_path.clone(),
         timeout_ms: new.timeout_ms,
         internet: new.internet,
-        policy: new.policy,
+        policy: new.policy.clone(),
         created_at: new.at,
         updated_at: new.at,
     }

@@ -58,7 +58,8 @@ impl From<StoreError> for ApiError {
             StoreError::Open { .. }
             | StoreError::Migrate(_)
             | StoreError::Query { .. }
-            | StoreError::Corrupt { .. } => return Self::internal(error),
+            | StoreError::Corrupt { .. }
+            | StoreError::DamagedPolicy { .. } => return Self::internal(error),
         };
         Self::new(code, error.to_string())
     }

@@ -6,7 +6,7 @@ use edge_api::Function;
 use edge_store::FunctionRecord;
 use pool_model::{ErrorCode, TeamId};
 
-use crate::{ApiError, Control, pools::api_policy};
+use crate::{ApiError, Control};
 
 impl Control {
     /// A team's functions.
@@ -73,7 +73,7 @@ impl Control {
             timeout_ms: record.timeout_ms,
             created_at: record.created_at,
             updated_at: record.updated_at,
-            pool: api_policy(record.policy),
+            pool: record.policy,
         })
     }
 }

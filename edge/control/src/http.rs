@@ -3,6 +3,7 @@
 //! Every answer carries `x-request-id`; every refusal is `{code, message, request_id}`.
 
 mod answer;
+mod events;
 mod input;
 mod routes;
 

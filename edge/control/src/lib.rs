@@ -21,6 +21,7 @@
 //! # Limits
 //!
 //! 8 deploys at a time, each holding its archive (at most 64 MiB) in memory; one per function.
+//! 64 event streams.
 
 mod agent;
 mod archive;
@@ -29,9 +30,11 @@ mod control;
 mod deploy;
 mod directory;
 mod error;
+mod events;
 mod exec;
 mod functions;
 mod http;
+mod pool_wire;
 mod pools;
 mod reconcile;
 mod snapshots;

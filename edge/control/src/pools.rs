@@ -2,20 +2,34 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use agent_api::v1;
-use edge_api::{PoolInfo, PoolPatch, PoolPolicy, PoolStats};
-use edge_store::{FunctionRecord, Policy};
-use pool_model::TeamId;
+use edge_api::{Drained, PoolInfo, PoolPatch, PoolStats, Prewarm};
+use edge_store::FunctionRecord;
+use pool_model::{ErrorCode, TeamId};
 
-use crate::{ApiError, Control, functions::no_function, validate};
-
-/// What a lease may take on top of the invocation's timeout before it is reaped.
-const LEASE_GRACE_MS: u64 = 60_000;
+use crate::{
+    ApiError, Control,
+    functions::no_function,
+    pool_wire::{Detail, pool_stats, rpc_pool},
+    validate,
+};
 
 impl Control {
-    /// A team's pools with their numbers.
-    pub(crate) async fn list_pools(&self, team: TeamId) -> Result<Vec<PoolInfo>, ApiError> {
+    /// A team's pools with their numbers, in as much detail as asked for.
+    pub(crate) async fn list_pools(
+        &self,
+        team: TeamId,
+        detail: Detail,
+    ) -> Result<Vec<PoolInfo>, ApiError> {
         let functions = self.store().functions(team).await?;
+        self.pools_of(&functions, detail).await
+    }
+
+    /// The pools of these functions with their numbers: one question to the agent for all of them.
+    pub(crate) async fn pools_of(
+        &self,
+        functions: &[FunctionRecord],
+        detail: Detail,
+    ) -> Result<Vec<PoolInfo>, ApiError> {
         if functions.is_empty() {
             return Ok(Vec::new());
         }
@@ -23,7 +37,7 @@ impl Control {
         for mut pool in self.agent().pools().await? {
             let id = pool.pool.take().map(|pool| pool.function_id).unwrap_or_default();
             if let Some(numbers) = pool.stats.take() {
-                stats.insert(id, pool_stats(numbers));
+                stats.insert(id, pool_stats(numbers, detail));
             }
         }
         functions.iter().map(|f| info(f, stats.remove(&f.id.to_string()))).collect()
@@ -32,12 +46,21 @@ impl Control {
     /// A team's function's pool with its numbers.
     pub(crate) async fn pool(&self, team: TeamId, name: &str) -> Result<PoolInfo, ApiError> {
         let function = self.owned_function(team, name).await?;
+        self.pool_of(&function, Detail::Whole).await
+    }
+
+    /// A function's pool with its numbers, if the agent has them.
+    pub(crate) async fn pool_of(
+        &self,
+        function: &FunctionRecord,
+        detail: Detail,
+    ) -> Result<PoolInfo, ApiError> {
         let stats = match self.agent().pool(function.id).await {
-            Ok(mut pool) => pool.stats.take().map(pool_stats),
+            Ok(mut pool) => pool.stats.take().map(|stats| pool_stats(stats, detail)),
             Err(error) if error.is_not_found() => None, // not there yet: the reconciler's work
             Err(error) => return Err(error),
         };
-        info(&function, stats)
+        info(function, stats)
     }
 
     /// Changes what a team's function's pool aims for: at the agent first, because it can refuse.
@@ -51,82 +74,64 @@ impl Control {
         self.to_the_end(async move {
             let _pools = control.pools.lock().await;
             let mut function = control.owned_function(team, &name).await?;
-            let policy = validate::patched(api_policy(function.policy), patch);
-            validate::policy(&policy)?;
-            function.policy = store_policy(policy);
+            function.policy = patch.over(function.policy);
+            validate::policy(&function.policy)?;
             control.agent().set_pool(rpc_pool(&function)).await?;
-            let changed = control.store().set_policy(team, &name, function.policy).await?;
+            let changed = control.store().set_policy(team, &name, &function.policy).await?;
             let changed = changed.ok_or_else(|| no_function(&name))?;
             let stats = control.agent().pool(changed.id).await.ok();
-            info(&changed, stats.and_then(|mut pool| pool.stats.take()).map(pool_stats))
+            let stats = stats.and_then(|mut pool| pool.stats.take());
+            info(&changed, stats.map(|stats| pool_stats(stats, Detail::Whole)))
         })
         .await
     }
-}
 
-pub(crate) fn rpc_pool(function: &FunctionRecord) -> v1::Pool {
-    v1::Pool {
-        function_id: function.id.to_string(),
-        snapshot_id: function.snapshot.to_string(),
-        team_id: function.team.to_string(),
-        policy: v1::PoolPolicy {
-            min_warm: function.policy.min_warm,
-            max_warm: function.policy.max_warm,
-            idle_ttl_ms: function.policy.idle_ttl_ms,
-            lease_max_ms: function.timeout_ms.saturating_add(LEASE_GRACE_MS),
-            ..Default::default()
-        }
-        .into(),
-        internet: function.internet,
-        port: u32::from(function.port.get()),
-        ..Default::default()
+    /// Has the agent make warm sandboxes for a team's function now.
+    pub(crate) async fn prewarm_pool(
+        self: &Arc<Self>,
+        team: TeamId,
+        name: &str,
+        Prewarm { count }: Prewarm,
+    ) -> Result<PoolInfo, ApiError> {
+        let function = self.owned_function(team, name).await?;
+        validate::prewarm(count, &function.policy)?;
+        let control = Arc::clone(self);
+        self.to_the_end(async move {
+            let mut pool = control.agent().prewarm_pool(function.id, count).await?;
+            let stats = pool.stats.take().map(|stats| pool_stats(stats, Detail::Whole));
+            info(&function, stats)
+        })
+        .await
+        .map_err(not_there_yet)
+    }
+
+    /// Has the agent destroy the warm sandboxes of a team's function.
+    pub(crate) async fn drain_pool(
+        self: &Arc<Self>,
+        team: TeamId,
+        name: &str,
+    ) -> Result<Drained, ApiError> {
+        let function = self.owned_function(team, name).await?;
+        let control = Arc::clone(self);
+        let drained =
+            self.to_the_end(async move { control.agent().drain_pool(function.id).await }).await;
+        Ok(Drained { drained: drained.map_err(not_there_yet)? })
     }
 }
 
-pub(crate) const fn store_policy(policy: PoolPolicy) -> Policy {
-    let PoolPolicy { min_warm, max_warm, idle_ttl_ms } = policy;
-    Policy { min_warm, max_warm, idle_ttl_ms }
-}
-
-pub(crate) const fn api_policy(policy: Policy) -> PoolPolicy {
-    let Policy { min_warm, max_warm, idle_ttl_ms } = policy;
-    PoolPolicy { min_warm, max_warm, idle_ttl_ms }
+/// The function is there, so that the agent has no pool of it is a matter of seconds.
+fn not_there_yet(error: ApiError) -> ApiError {
+    if error.is_not_found() {
+        let why = "the agent does not have this pool yet; try again in a few seconds";
+        return ApiError::new(ErrorCode::Conflict, why).with_source(error);
+    }
+    error
 }
 
 fn info(function: &FunctionRecord, stats: Option<PoolStats>) -> Result<PoolInfo, ApiError> {
     Ok(PoolInfo {
         function: function.name.parse().map_err(ApiError::internal)?,
-        policy: api_policy(function.policy),
+        policy: function.policy.clone(),
         stats,
     })
-}
-
-fn pool_stats(stats: v1::PoolStats) -> PoolStats {
-    PoolStats {
-        warm: stats.warm,
-        restoring: stats.restoring,
-        leased: stats.leased,
-        reaping: stats.reaping,
-        hits: stats.hits,
-        misses: stats.misses,
-        refused: stats.refused,
-        restored: stats.restored,
-        failed: stats.failed,
-        reaped_idle: stats.reaped_idle,
-        reaped_lease: stats.reaped_lease,
-        lease_wait_p50_ms: ms_of_us(stats.lease_wait_us_p50),
-        lease_wait_p99_ms: ms_of_us(stats.lease_wait_us_p99),
-        restore_p50_ms: to_f64(stats.restore_ms_p50),
-        restore_p99_ms: to_f64(stats.restore_ms_p99),
-        last_error: Some(stats.last_error).filter(|error| !error.is_empty()),
-    }
-}
-
-fn ms_of_us(us: u64) -> f64 {
-    to_f64(us) / 1000.0
-}
-
-/// Times over 49 days don't occur; were one to, it would read as that.
-fn to_f64(number: u64) -> f64 {
-    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }

@@ -10,7 +10,7 @@ use pool_model::ErrorCode;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ApiError, Control, control::now, pools::rpc_pool};
+use crate::{ApiError, Control, control::now, pool_wire::rpc_pool};
 
 /// How far the agent's clock may be behind ours when a crash's snapshots are looked for.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);

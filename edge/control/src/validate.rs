@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use edge_api::{CreateCapsule, CreateSnapshot, DeployConfig, ExecRequest, PoolPatch, PoolPolicy};
+use edge_api::{
+    CreateCapsule, CreateSnapshot, DeployConfig, ExecRequest, POOL_EVENTS_INTERVAL_MS_MAX,
+    POOL_EVENTS_INTERVAL_MS_MIN, PoolPolicy,
+};
+use pool_model::POOL_MAX;
 
 use crate::ApiError;
 
@@ -12,6 +16,8 @@ const VCPUS: RangeInclusive<u32> = 1..=16;
 const COMMAND_BYTES_MAX: usize = 64 << 10;
 const ENV_BYTES_MAX: usize = 64 << 10;
 const METADATA_ENTRIES_MAX: usize = 64;
+/// `/v1/pools/events` follows all pools, so that no pool can be looked up there.
+const RESERVED_NAME: &str = "events";
 
 type Checked = Result<(), ApiError>;
 
@@ -33,39 +39,46 @@ pub(crate) fn deploy(config: &DeployConfig) -> Checked {
     if config.env.contains_key("PORT") {
         return Err(ApiError::field("env", "`PORT` is set from `port`"));
     }
-    policy(&deploy_policy(config))
+    if config.name.as_str() == RESERVED_NAME {
+        let problem = format!("`{RESERVED_NAME}` is reserved: it is a path of the API");
+        return Err(ApiError::field("name", problem));
+    }
+    Ok(())
 }
 
-/// What the pool of a deploy aims for. (For a new version of a function its present aim is better;
-/// the caller looks.)
-pub(crate) fn deploy_policy(config: &DeployConfig) -> PoolPolicy {
-    let base = PoolPolicy::default();
-    let min_warm = config.min_warm.unwrap_or(base.min_warm);
-    PoolPolicy {
-        min_warm,
-        max_warm: config.max_warm.unwrap_or(base.max_warm.max(min_warm)),
-        idle_ttl_ms: config.idle_ttl_ms.unwrap_or(base.idle_ttl_ms),
+/// What the pool of a deploy aims for: a new version keeps what the present one has, but where the
+/// deploy says otherwise.
+pub(crate) fn deploy_policy(
+    config: &DeployConfig,
+    present: Option<PoolPolicy>,
+) -> Result<PoolPolicy, ApiError> {
+    let patch = config.pool_patch();
+    let new = present.is_none();
+    let room = patch.max_warm.is_some();
+    let mut aim = patch.over(present.unwrap_or_default());
+    if new && !room {
+        // Whoever asks for more warm ones than the default has room for, asks for the room too.
+        aim.max_warm = aim.max_warm.max(aim.floor_max().min(POOL_MAX));
     }
-}
-
-pub(crate) fn patched(policy: PoolPolicy, patch: PoolPatch) -> PoolPolicy {
-    PoolPolicy {
-        min_warm: patch.min_warm.unwrap_or(policy.min_warm),
-        max_warm: patch.max_warm.unwrap_or(policy.max_warm),
-        idle_ttl_ms: patch.idle_ttl_ms.unwrap_or(policy.idle_ttl_ms),
-    }
+    policy(&aim)?;
+    Ok(aim)
 }
 
 pub(crate) fn policy(policy: &PoolPolicy) -> Checked {
-    range("min_warm", policy.min_warm, 0..=1_000)?;
-    range("max_warm", policy.max_warm, 1..=1_000)?;
-    range("idle_ttl_ms", policy.idle_ttl_ms, 1_000..=86_400_000)?;
-    if policy.min_warm > policy.max_warm {
-        let PoolPolicy { min_warm, max_warm, .. } = policy;
-        let problem = format!("{min_warm} is more than `max_warm`, which is {max_warm}");
-        return Err(ApiError::field("min_warm", problem));
+    policy.check().map_err(|bad| ApiError::field(bad.field, bad.reason))
+}
+
+pub(crate) fn prewarm(count: u32, policy: &PoolPolicy) -> Checked {
+    if (1..=policy.max_warm).contains(&count) {
+        return Ok(());
     }
-    Ok(())
+    let problem = format!("{count} is not 1 to {}, the pool's `max_warm`", policy.max_warm);
+    Err(ApiError::field("count", problem))
+}
+
+/// The pace of an event stream, milliseconds.
+pub(crate) fn interval_ms(interval_ms: u64) -> Checked {
+    range("interval_ms", interval_ms, POOL_EVENTS_INTERVAL_MS_MIN..=POOL_EVENTS_INTERVAL_MS_MAX)
 }
 
 pub(crate) fn capsule(request: &CreateCapsule) -> Checked {
@@ -206,12 +219,48 @@ mod tests {
             (DeployConfig { vcpus: Some(99), ..good.clone() }, "vcpus"),
             (DeployConfig { env: port, ..good.clone() }, "env"),
             (DeployConfig { env: name, ..good.clone() }, "env"),
-            (DeployConfig { min_warm: Some(9), max_warm: Some(3), ..good.clone() }, "min_warm"),
-            (DeployConfig { max_warm: Some(0), min_warm: Some(0), ..good.clone() }, "max_warm"),
+            (DeployConfig { name: "events".parse().unwrap(), ..good.clone() }, "name"),
         ] {
             let text = refused(deploy(&bad));
             assert!(text.starts_with(&format!("`{field}`: ")), "{text}");
         }
+    }
+
+    #[test]
+    fn a_deploys_pool_is_checked_over_what_the_function_has() {
+        let plain = DeployConfig::new("hello".parse().unwrap(), "./run");
+        let refused = |config: &DeployConfig, present| {
+            deploy_policy(config, present).unwrap_err().to_string()
+        };
+        let crowd = DeployConfig { min_warm: Some(9), ..plain.clone() };
+        let max_warm = |present| deploy_policy(&crowd, present).map(|policy| policy.max_warm);
+        assert_eq!(max_warm(None).unwrap(), 9, "a new one gets the room");
+        assert!(refused(&crowd, Some(PoolPolicy::default())).starts_with("`min_warm`: "));
+        let narrow = DeployConfig { max_warm: Some(3), ..crowd };
+        assert!(refused(&narrow, None).starts_with("`min_warm`: "));
+        let none = DeployConfig { min_warm: Some(0), max_warm: Some(0), ..plain.clone() };
+        assert!(refused(&none, None).contains("`max_warm`: 0 is not 1 to 1000"));
+        let huge = DeployConfig { min_warm: Some(5000), ..plain.clone() };
+        assert!(refused(&huge, None).contains("`min_warm`: 5000 is not 0 to 1000"));
+        // What makes sense only together with what is there already.
+        let many = DeployConfig { max_requests: Some(5), ..plain };
+        assert!(refused(&many, None).starts_with("`max_requests`: "));
+        let reuse = edge_api::Reuse::Sequential;
+        let present = PoolPolicy { reuse, max_requests: 2, ..PoolPolicy::default() };
+        let aim = deploy_policy(&many, Some(present.clone())).unwrap();
+        assert_eq!(aim, PoolPolicy { max_requests: 5, ..present });
+    }
+
+    #[test]
+    fn counts_and_paces_have_their_ranges() {
+        let aim = PoolPolicy::default();
+        assert!(prewarm(1, &aim).is_ok() && prewarm(8, &aim).is_ok());
+        for count in [0, 9] {
+            let text = refused(prewarm(count, &aim));
+            assert!(text.contains("`count`") && text.contains("1 to 8"), "{text}");
+        }
+        assert!(interval_ms(200).is_ok() && interval_ms(60_000).is_ok());
+        assert!(interval_ms(199).is_err() && interval_ms(60_001).is_err());
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub(crate) const ERROR: HeaderName = HeaderName::from_static("x-wrenn-error");
 /// Which sandbox answered.
 pub(crate) const SANDBOX: HeaderName = HeaderName::from_static("x-wrenn-sandbox");
+/// Whether the sandbox serves this request only: `never`, or `sequential; request=2; max=10`. From
+/// the agent, which lets none of a guest's through.
+pub(crate) const REUSE: HeaderName = HeaderName::from_static("x-wrenn-reuse");
 /// Where the time went.
 pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -81,7 +84,7 @@ pub(crate) fn authorize(headers: &mut HeaderMap, token: &AgentToken) {
 /// Prepares an agent's header fields for the client. `upgraded` answers keep their upgrade.
 pub(crate) fn outward(headers: &mut HeaderMap, upgraded: bool) {
     strip_hop_by_hop(headers);
-    strip_ours(headers, |name| *name == SANDBOX || *name == ERROR);
+    strip_ours(headers, |name| [SANDBOX, ERROR, REUSE].contains(name));
     headers.remove(header::ALT_SVC); // a guest does not say where else the edge listens
     if upgraded {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -207,6 +210,30 @@ mod tests {
         assert_eq!(headers["x-wrenn-target"], "function/fn_0");
         assert_eq!(headers["cookie"], "a=1; b=2");
         assert_eq!(headers["x-mine"], "stays");
+    }
+
+    #[test]
+    fn client_sees_of_our_fields_only_what_is_told_to_it() {
+        let mut headers = map(&[
+            ("x-wrenn-reuse", "sequential; request=2; max=10"),
+            ("x-wrenn-sandbox", "sb_1"),
+            ("x-wrenn-error", "pool_empty"),
+            ("x-wrenn-token", "secret"),
+            ("x-wrenn-reused", "not ours to tell"),
+            ("x-mine", "stays"),
+        ]);
+        outward(&mut headers, false);
+        assert_eq!(headers["x-wrenn-reuse"], "sequential; request=2; max=10");
+        for stays in ["x-wrenn-sandbox", "x-wrenn-error", "x-mine"] {
+            assert!(headers.contains_key(stays), "{stays}");
+        }
+        for gone in ["x-wrenn-token", "x-wrenn-reused"] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+        // A client can't say it to the agent either.
+        let mut headers = map(&[("x-wrenn-reuse", "forged")]);
+        strip_ours(&mut headers, |_| false);
+        assert!(headers.is_empty());
     }
 
     #[test]

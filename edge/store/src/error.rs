@@ -32,6 +32,15 @@ pub enum StoreError {
         /// What is in it, cut to 64 characters.
         found: String,
     },
+    /// What a function's pool aims for can't be read. Deleting the function still works.
+    #[error("the column `pool_policy` of function `{function}` holds no pool policy")]
+    DamagedPolicy {
+        /// Its name.
+        function: String,
+        /// What is wrong with the JSON, and where.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The name belongs to another team.
     #[error("the function name `{name}` belongs to another team")]
     NameTaken {

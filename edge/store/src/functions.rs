@@ -1,7 +1,7 @@
 //! Functions and how a new version replaces an old one.
 
 use jiff::Timestamp;
-use pool_model::{FunctionId, Port, SnapshotId, TeamId, TemplateId};
+use pool_model::{FunctionId, PoolPolicy, Port, SnapshotId, TeamId, TemplateId};
 use sqlx::{Row, sqlite::SqliteRow};
 
 use crate::{
@@ -9,17 +9,6 @@ use crate::{
     row::{Typed, bigint},
     snapshots,
 };
-
-/// What a function's pool aims for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
-    /// Warm sandboxes to keep at least.
-    pub min_warm: u32,
-    /// Warm and leased sandboxes to have at most.
-    pub max_warm: u32,
-    /// Idle warm sandboxes over `min_warm` go after this, milliseconds.
-    pub idle_ttl_ms: u64,
-}
 
 /// A function's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +36,7 @@ pub struct FunctionRecord {
     /// Whether invocations may reach the internet.
     pub internet: bool,
     /// What its pool aims for.
-    pub policy: Policy,
+    pub policy: PoolPolicy,
     /// When it was first deployed.
     pub created_at: Timestamp,
     /// When this version was.
@@ -78,7 +67,7 @@ pub struct NewVersion {
     /// Whether invocations may reach the internet.
     pub internet: bool,
     /// What its pool aims for.
-    pub policy: Policy,
+    pub policy: PoolPolicy,
     /// Now.
     pub at: Timestamp,
 }
@@ -97,7 +86,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NameTaken`] if another team has the name; [`StoreError::Query`].
+    /// [`StoreError::NameTaken`] if another team has the name; [`StoreError::Query`];
+    /// [`StoreError::Corrupt`] and [`StoreError::DamagedPolicy`] of the version before.
     pub async fn publish(&self, new: &NewVersion) -> Result<Published, StoreError> {
         let mut tx = self.write().await?;
         let old = sqlx::query("SELECT * FROM functions WHERE name = $1")
@@ -122,7 +112,7 @@ impl Store {
             ready_path: new.ready_path.clone(),
             timeout_ms: new.timeout_ms,
             internet: new.internet,
-            policy: new.policy,
+            policy: new.policy.clone(),
             created_at: old.as_ref().map_or(new.at, |old| old.created_at),
             updated_at: new.at,
         };
@@ -136,7 +126,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Query`], [`StoreError::Corrupt`].
+    /// [`StoreError::Query`], [`StoreError::Corrupt`], [`StoreError::DamagedPolicy`].
     pub async fn function(
         &self,
         team: TeamId,
@@ -155,7 +145,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Query`], [`StoreError::Corrupt`].
+    /// [`StoreError::Query`], [`StoreError::Corrupt`], [`StoreError::DamagedPolicy`].
     pub async fn function_by_name(&self, name: &str) -> Result<Option<FunctionRecord>, StoreError> {
         let row = sqlx::query("SELECT * FROM functions WHERE name = $1")
             .bind(name)
@@ -169,7 +159,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Query`], [`StoreError::Corrupt`].
+    /// [`StoreError::Query`], [`StoreError::Corrupt`], [`StoreError::DamagedPolicy`].
     pub async fn functions(&self, team: TeamId) -> Result<Vec<FunctionRecord>, StoreError> {
         let rows =
             sqlx::query("SELECT * FROM functions WHERE team_id = $1 ORDER BY created_at_ms, id")
@@ -184,7 +174,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Query`], [`StoreError::Corrupt`].
+    /// [`StoreError::Query`], [`StoreError::Corrupt`], [`StoreError::DamagedPolicy`].
     pub async fn all_functions(&self) -> Result<Vec<FunctionRecord>, StoreError> {
         let rows = sqlx::query("SELECT * FROM functions ORDER BY created_at_ms, id")
             .fetch_all(&self.pool)
@@ -197,33 +187,34 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Query`], [`StoreError::Corrupt`].
+    /// [`StoreError::Query`], [`StoreError::Corrupt`], [`StoreError::DamagedPolicy`].
     pub async fn set_policy(
         &self,
         team: TeamId,
         name: &str,
-        policy: Policy,
+        policy: &PoolPolicy,
     ) -> Result<Option<FunctionRecord>, StoreError> {
         let row = sqlx::query(
-            "UPDATE functions SET min_warm = $3, max_warm = $4, idle_ttl_ms = $5 \
-             WHERE team_id = $1 AND name = $2 RETURNING *",
+            "UPDATE functions SET min_warm = $3, max_warm = $4, idle_ttl_ms = $5, \
+             pool_policy = $6 WHERE team_id = $1 AND name = $2 RETURNING *",
         )
         .bind(team.to_string())
         .bind(name)
         .bind(i64::from(policy.min_warm))
         .bind(i64::from(policy.max_warm))
         .bind(bigint(policy.idle_ttl_ms))
+        .bind(policy_json(policy))
         .fetch_optional(&self.pool)
         .await
         .map_err(StoreError::query("set a pool's policy"))?;
         row.map(|row| read(&row)).transpose()
     }
 
-    /// Forgets a team's function and says what it was.
+    /// Forgets a team's function and says what it was. One that can't be read is forgotten too.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Query`], [`StoreError::Corrupt`].
+    /// [`StoreError::Query`], [`StoreError::Corrupt`], [`StoreError::DamagedPolicy`].
     pub async fn remove_function(
         &self,
         team: TeamId,
@@ -268,14 +259,15 @@ async fn upsert(
     sqlx::query(
         "INSERT INTO functions (id, team_id, name, version, template_id, snapshot_id, port, \
          start_command, ready_path, timeout_ms, internet, min_warm, max_warm, idle_ttl_ms, \
-         created_at_ms, updated_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
+         pool_policy, created_at_ms, updated_at_ms) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) \
          ON CONFLICT (id) DO UPDATE SET version = excluded.version, \
          template_id = excluded.template_id, snapshot_id = excluded.snapshot_id, \
          port = excluded.port, start_command = excluded.start_command, \
          ready_path = excluded.ready_path, timeout_ms = excluded.timeout_ms, \
          internet = excluded.internet, min_warm = excluded.min_warm, \
          max_warm = excluded.max_warm, idle_ttl_ms = excluded.idle_ttl_ms, \
+         pool_policy = excluded.pool_policy, \
          updated_at_ms = excluded.updated_at_ms",
     )
     .bind(function.id.to_string())
@@ -292,12 +284,32 @@ async fn upsert(
     .bind(i64::from(function.policy.min_warm))
     .bind(i64::from(function.policy.max_warm))
     .bind(bigint(function.policy.idle_ttl_ms))
+    .bind(policy_json(&function.policy))
     .bind(function.created_at.as_millisecond())
     .bind(function.updated_at.as_millisecond())
     .execute(connection)
     .await
     .map_err(StoreError::query("record a function"))?;
     Ok(())
+}
+
+/// The column `pool_policy`. Written together with the three columns that it will replace.
+fn policy_json(policy: &PoolPolicy) -> String {
+    serde_json::to_string(policy).expect("numbers, words and lists of them are JSON")
+}
+
+/// What a pool aims for: from the JSON, or from the columns before it if the row is older than it.
+fn read_policy(row: &Typed<'_>) -> Result<PoolPolicy, StoreError> {
+    let Some(json) = row.optional_text("pool_policy")? else {
+        return Ok(PoolPolicy {
+            min_warm: row.number("min_warm")?,
+            max_warm: row.number("max_warm")?,
+            idle_ttl_ms: row.number("idle_ttl_ms")?,
+            ..PoolPolicy::default()
+        });
+    };
+    let function = row.text("name")?;
+    serde_json::from_str(&json).map_err(|source| StoreError::DamagedPolicy { function, source })
 }
 
 fn read(row: &SqliteRow) -> Result<FunctionRecord, StoreError> {
@@ -316,11 +328,7 @@ fn read(row: &SqliteRow) -> Result<FunctionRecord, StoreError> {
         ready_path: row.text("ready_path")?,
         timeout_ms: row.number("timeout_ms")?,
         internet: row.flag("internet")?,
-        policy: Policy {
-            min_warm: row.number("min_warm")?,
-            max_warm: row.number("max_warm")?,
-            idle_ttl_ms: row.number("idle_ttl_ms")?,
-        },
+        policy: read_policy(&row)?,
         created_at: row.time("created_at_ms")?,
         updated_at: row.time("updated_at_ms")?,
     })

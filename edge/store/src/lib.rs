@@ -26,7 +26,7 @@ mod store;
 
 pub use capsules::CapsuleRecord;
 pub use error::StoreError;
-pub use functions::{FunctionRecord, NewVersion, Policy, Published};
+pub use functions::{FunctionRecord, NewVersion, Published};
 pub use keys::{ApiKey, BadApiKey};
 pub use operations::{OperationKind, OperationRecord};
 pub use snapshots::{SnapshotKind, SnapshotRecord};

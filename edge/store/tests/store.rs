@@ -5,11 +5,13 @@
 use std::collections::BTreeMap;
 
 use edge_store::{
-    ApiKey, CapsuleRecord, NewVersion, OperationKind, OperationRecord, Policy, SnapshotKind,
+    ApiKey, CapsuleRecord, NewVersion, OperationKind, OperationRecord, SnapshotKind,
     SnapshotRecord, Store, StoreError,
 };
 use jiff::Timestamp;
-use pool_model::{FunctionId, Port, RequestId, SandboxId, SnapshotId, TeamId, TemplateId};
+use pool_model::{
+    FunctionId, PoolPolicy, Port, RequestId, SandboxId, SnapshotId, TeamId, TemplateId,
+};
 
 #[tokio::test]
 async fn a_key_opens_its_team_and_is_stored_only_as_a_hash() {
@@ -55,7 +57,7 @@ async fn a_name_of_another_team_is_taken_and_its_function_unseen() {
     assert_eq!(db.store.function(team(2), "hello").await.unwrap(), None);
     assert_eq!(db.store.functions(team(2)).await.unwrap(), []);
     assert_eq!(db.store.remove_function(team(2), "hello").await.unwrap(), None);
-    assert_eq!(db.store.set_policy(team(2), "hello", POLICY).await.unwrap(), None);
+    assert_eq!(db.store.set_policy(team(2), "hello", &PoolPolicy::default()).await.unwrap(), None);
     assert_eq!(db.store.snapshot(team(2), snapshot_id(10)).await.unwrap(), None);
     assert!(db.store.function_by_name("hello").await.unwrap().is_some(), "the router sees it");
 }
@@ -76,8 +78,9 @@ async fn a_snapshot_in_use_cannot_be_forgotten() {
 async fn policies_and_capsules_survive_a_restart() {
     let db = TestDb::new().await;
     db.store.publish(&version(1, "hello", 10, 100)).await.unwrap();
-    let policy = Policy { min_warm: 0, max_warm: 3, idle_ttl_ms: 5_000 };
-    db.store.set_policy(team(1), "hello", policy).await.unwrap().unwrap();
+    let policy =
+        PoolPolicy { min_warm: 0, max_warm: 3, idle_ttl_ms: 5_000, ..PoolPolicy::default() };
+    db.store.set_policy(team(1), "hello", &policy).await.unwrap().unwrap();
     let metadata = BTreeMap::from([("who".to_owned(), "grün ' \"; --".to_owned())]);
     let capsule = CapsuleRecord { id: sandbox(5), team: team(1), metadata, created_at: at(7) };
     db.store.add_capsule(&capsule).await.unwrap();
@@ -129,8 +132,6 @@ async fn migrations_can_be_undone_and_done_again() {
     assert!(db.store.first_team().await.is_err(), "no tables left");
     assert_eq!(db.reopen().await.first_team().await.unwrap(), None);
 }
-
-const POLICY: Policy = Policy { min_warm: 1, max_warm: 8, idle_ttl_ms: 600_000 };
 
 /// A database with the teams 1 and 2.
 struct TestDb {
@@ -192,7 +193,7 @@ fn version(of: u128, name: &str, snapshot: u128, second: i64) -> NewVersion {
         ready_path: "/".to_owned(),
         timeout_ms: 30_000,
         internet: true,
-        policy: POLICY,
+        policy: PoolPolicy::default(),
         at: at(second),
     }
 }

@@ -85,11 +85,7 @@ impl Paced {
     pub(crate) async fn clear(&self) -> Result<(), String> {
         let mut left = Vec::new();
         for (function, policy) in &self.before {
-            let patch = PoolPatch {
-                min_warm: Some(policy.min_warm),
-                max_warm: Some(policy.max_warm),
-                idle_ttl_ms: Some(policy.idle_ttl_ms),
-            };
+            let patch = PoolPatch::whole(policy.clone());
             if let Err(error) = self.api.patch_pool(function, &patch).await {
                 left.push(format!(
                     "pool of `{function}` was not set back: {}",

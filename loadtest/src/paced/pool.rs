@@ -23,7 +23,7 @@ impl Bursts {
             min_warm: Some(self.warm),
             // A burst may need as many again beside those that are kept warm.
             max_warm: Some(self.warm + self.burst),
-            idle_ttl_ms: None,
+            ..PoolPatch::default()
         }
     }
 

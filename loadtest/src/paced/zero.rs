@@ -20,7 +20,7 @@ pub(super) struct Zeroes {
 impl Zeroes {
     /// What the pools have to aim for.
     pub(super) fn patch() -> PoolPatch {
-        PoolPatch { min_warm: Some(0), max_warm: None, idle_ttl_ms: Some(IDLE_TTL_MS) }
+        PoolPatch { min_warm: Some(0), idle_ttl_ms: Some(IDLE_TTL_MS), ..PoolPatch::default() }
     }
 
     pub(super) async fn run(

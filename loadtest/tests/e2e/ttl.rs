@@ -67,7 +67,12 @@ pub(crate) async fn expired_sandbox_that_asked_for_it_is_paused(
 
 pub(crate) async fn idle_pool_drains_to_nothing(stack: Arc<TestStack>) -> anyhow::Result<()> {
     let mut policies: Vec<(_, PoolPolicy)> = Vec::new();
-    let idle = PoolPatch { min_warm: Some(0), max_warm: Some(4), idle_ttl_ms: Some(1000) };
+    let idle = PoolPatch {
+        min_warm: Some(0),
+        max_warm: Some(4),
+        idle_ttl_ms: Some(1000),
+        ..PoolPatch::default()
+    };
     for pool in stack.api().pools().await? {
         stack.api().patch_pool(&pool.function, &idle).await?;
         policies.push((pool.function, pool.policy));
@@ -87,10 +92,8 @@ pub(crate) async fn idle_pool_drains_to_nothing(stack: Arc<TestStack>) -> anyhow
     Invocation::of(&answer)?;
     let waited = answer.timing().get("lease").unwrap_or_default();
     ensure!(waited > 1.0, "a lease from an empty pool took {waited} ms");
-    for (function, PoolPolicy { min_warm, max_warm, idle_ttl_ms }) in policies {
-        let (min_warm, max_warm) = (Some(min_warm), Some(max_warm));
-        let back = PoolPatch { min_warm, max_warm, idle_ttl_ms: Some(idle_ttl_ms) };
-        stack.api().patch_pool(&function, &back).await?;
+    for (function, policy) in policies {
+        stack.api().patch_pool(&function, &PoolPatch::whole(policy)).await?;
     }
     host::no_orphans(&stack, true, seconds(30)).await
 }

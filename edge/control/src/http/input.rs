@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use axum::{
-    extract::{FromRequest, FromRequestParts, Multipart, Path, Request, multipart::Field},
+    extract::{FromRequest, FromRequestParts, Multipart, Path, Query, Request, multipart::Field},
     http::request::Parts,
 };
 use bytes::{Bytes, BytesMut};
@@ -54,6 +54,18 @@ where
             .map_err(|bad| ApiError::new(ErrorCode::InvalidArgument, bad.body_text()))?;
         let parsed = text.parse().map(Self);
         parsed.map_err(|bad| ApiError::new(ErrorCode::InvalidArgument, bad.to_string()))
+    }
+}
+
+/// The query of a URL.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let Query(params) = Query::try_from_uri(&parts.uri)
+            .map_err(|bad| ApiError::new(ErrorCode::InvalidArgument, bad.body_text()))?;
+        Ok(Self(params))
     }
 }
 

@@ -11,17 +11,21 @@ use axum::{
 };
 use bytes::Bytes;
 use edge_api::{
-    Capsule, CreateCapsule, CreateSnapshot, ExecEvent, ExecRequest, Function, FunctionName, Health,
-    List, PoolInfo, PoolPatch, SetTimeout, SnapshotInfo, TemplateInfo,
+    Capsule, CreateCapsule, CreateSnapshot, Drained, ExecEvent, ExecRequest, Function,
+    FunctionName, Health, List, PoolInfo, PoolPatch, Prewarm, SetTimeout, SnapshotInfo,
+    TemplateInfo,
 };
 use futures::stream;
 use http::{StatusCode, header};
 use pool_model::{ErrorCode, SandboxId, SnapshotId};
 
-use super::input::{Caller, DeployForm, Id, Input, OptionalInput, Which};
-use crate::{ApiError, Control, exec::ExecStream};
+use super::{
+    events,
+    input::{Caller, DeployForm, Id, Input, OptionalInput, Which},
+};
+use crate::{ApiError, Control, exec::ExecStream, pool_wire::Detail};
 
-type Shared = State<Arc<Control>>;
+pub(super) type Shared = State<Arc<Control>>;
 type Answer<T> = Result<Json<T>, ApiError>;
 type Created<T> = Result<(StatusCode, Json<T>), ApiError>;
 
@@ -61,8 +65,12 @@ pub(super) fn keyed() -> Vec<Route> {
         route("post", "/v1/capsules/{id}/snapshot", post(snapshot)),
         route("post", "/v1/capsules/{id}/timeout", post(set_timeout)),
         route("get", "/v1/pools", get(pools)),
+        route("get", "/v1/pools/events", get(events::of_all)),
         route("get", "/v1/pools/{function}", get(pool)),
         route("patch", "/v1/pools/{function}", patch(patch_pool)),
+        route("post", "/v1/pools/{function}/prewarm", post(prewarm_pool)),
+        route("post", "/v1/pools/{function}/drain", post(drain_pool)),
+        route("get", "/v1/pools/{function}/events", get(events::of_one)),
         route("get", "/v1/templates", get(templates)),
         route("get", "/v1/snapshots", get(snapshots)),
         route("delete", "/v1/snapshots/{id}", delete(delete_snapshot)),
@@ -220,7 +228,7 @@ async fn set_timeout(
 }
 
 async fn pools(State(control): Shared, Caller(team): Caller) -> Answer<List<PoolInfo>> {
-    Ok(Json(List { items: control.list_pools(team).await? }))
+    Ok(Json(List { items: control.list_pools(team, Detail::Brief).await? }))
 }
 
 async fn pool(
@@ -238,6 +246,23 @@ async fn patch_pool(
     Input(patch): Input<PoolPatch>,
 ) -> Answer<PoolInfo> {
     Ok(Json(control.patch_pool(team, name.as_str(), patch).await?))
+}
+
+async fn prewarm_pool(
+    State(control): Shared,
+    Caller(team): Caller,
+    Which(name): Which<FunctionName>,
+    Input(wish): Input<Prewarm>,
+) -> Answer<PoolInfo> {
+    Ok(Json(control.prewarm_pool(team, name.as_str(), wish).await?))
+}
+
+async fn drain_pool(
+    State(control): Shared,
+    Caller(team): Caller,
+    Which(name): Which<FunctionName>,
+) -> Answer<Drained> {
+    Ok(Json(control.drain_pool(team, name.as_str()).await?))
 }
 
 async fn templates(State(control): Shared, Caller(team): Caller) -> Answer<List<TemplateInfo>> {

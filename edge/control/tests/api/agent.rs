@@ -19,6 +19,9 @@ pub(crate) struct State {
     pub(crate) sandboxes: HashMap<String, v1::Sandbox>,
     pub(crate) snapshots: HashMap<String, v1::Snapshot>,
     pub(crate) pools: HashMap<String, v1::Pool>,
+    /// How every pool is.
+    pub(crate) stats: v1::PoolStats,
+    pub(crate) prewarmed: Vec<v1::PrewarmPoolRequest>,
     pub(crate) created: Vec<v1::CreateSandboxRequest>,
     pub(crate) extracted: Vec<v1::ExtractArchiveRequest>,
     pub(crate) execs: Vec<v1::ExecRequest>,
@@ -53,8 +56,9 @@ impl FakeAgent {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let rpc = listener.local_addr().unwrap();
         let ready = v1::WaitReadyResponse { ready: true, ..Default::default() };
+        let stats = v1::PoolStats { warm: 2, lease_wait_us_p50: 1500, ..Default::default() };
         let service = Service {
-            state: Arc::new(Mutex::new(State { ready, ..State::default() })),
+            state: Arc::new(Mutex::new(State { ready, stats, ..State::default() })),
             called: watch::Sender::new(""),
             serial: Arc::default(),
         };
@@ -125,6 +129,13 @@ impl Service {
     fn find(&self, id: &str) -> Result<v1::Sandbox, ConnectError> {
         let found = self.state().sandboxes.get(id).cloned();
         found.ok_or_else(|| agent_api::error::to_rpc(ErrorCode::SandboxNotFound, "no such sandbox"))
+    }
+
+    fn find_pool(&self, id: &str) -> Result<v1::PoolResponse, ConnectError> {
+        let state = self.state();
+        let pool = state.pools.get(id).cloned().ok_or_else(|| gone(ErrorCode::FunctionNotFound))?;
+        let stats = state.stats.clone();
+        Ok(v1::PoolResponse { pool: pool.into(), stats: stats.into(), ..Default::default() })
     }
 
     /// Changes a sandbox and answers with it.

@@ -8,6 +8,8 @@ mod agent;
 mod capsules;
 mod deploys;
 mod edge;
+mod events;
 mod exec;
+mod pools;
 mod recovery;
 mod refusals;

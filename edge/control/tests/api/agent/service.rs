@@ -253,14 +253,9 @@ impl Agent for Service {
         _: RequestContext,
         request: ServiceRequest<'_, v1::PoolRequest>,
     ) -> ServiceResult<v1::PoolResponse> {
-        let found = self.state().pools.get(request.function_id).cloned();
-        let pool = found.ok_or_else(|| gone(ErrorCode::FunctionNotFound))?;
-        let stats = v1::PoolStats { warm: 2, lease_wait_us_p50: 1500, ..Default::default() };
-        Response::ok(v1::PoolResponse {
-            pool: pool.into(),
-            stats: stats.into(),
-            ..Default::default()
-        })
+        self.check("get_pool")?;
+        self.done("get_pool").await;
+        Response::ok(self.find_pool(request.function_id)?)
     }
 
     async fn list_pools(
@@ -268,13 +263,35 @@ impl Agent for Service {
         _: RequestContext,
         _: ServiceRequest<'_, v1::ListPoolsRequest>,
     ) -> ServiceResult<v1::ListPoolsResponse> {
-        let pools: Vec<_> = self.state().pools.values().cloned().collect();
-        let pools = pools.into_iter().map(|pool| v1::PoolResponse {
-            pool: pool.into(),
-            stats: v1::PoolStats { warm: 2, ..Default::default() }.into(),
-            ..Default::default()
-        });
-        Response::ok(v1::ListPoolsResponse { pools: pools.collect(), ..Default::default() })
+        self.check("list_pools")?;
+        let ids: Vec<_> = self.state().pools.keys().cloned().collect();
+        let pools = ids.iter().map(|id| self.find_pool(id)).collect::<Result<_, _>>()?;
+        Response::ok(v1::ListPoolsResponse { pools, ..Default::default() })
+    }
+
+    async fn prewarm_pool(
+        &self,
+        _: RequestContext,
+        request: ServiceRequest<'_, v1::PrewarmPoolRequest>,
+    ) -> ServiceResult<v1::PoolResponse> {
+        self.check("prewarm_pool")?;
+        let request = request.to_owned_message();
+        let pool = self.find_pool(&request.function_id)?;
+        self.state().prewarmed.push(request);
+        self.done("prewarm_pool").await;
+        Response::ok(pool)
+    }
+
+    async fn drain_pool(
+        &self,
+        _: RequestContext,
+        request: ServiceRequest<'_, v1::PoolRequest>,
+    ) -> ServiceResult<v1::DrainPoolResponse> {
+        self.check("drain_pool")?;
+        self.find_pool(request.function_id)?;
+        let drained = std::mem::take(&mut self.state().stats.warm);
+        self.done("drain_pool").await;
+        Response::ok(v1::DrainPoolResponse { drained, ..Default::default() })
     }
 
     async fn remove_pool(

@@ -1,0 +1,11 @@
+-- What a pool aims for has outgrown a column per setting: it is one JSON object now, the type
+-- `PoolPolicy` of pool/model.
+--
+-- This is the first half, which only expands. A row from before has NULL here and is read from
+-- min_warm, max_warm and idle_ttl_ms with defaults for the rest. Every write sets all four, so that
+-- going back (the .down.sql beside this) loses the new settings and nothing else.
+--
+-- The second half contracts: it fills what is still NULL, makes the column NOT NULL and drops
+-- min_warm, max_warm and idle_ttl_ms. It goes into the first release after the one that brought
+-- this file, from which on nobody goes back to a version that reads the old columns.
+ALTER TABLE functions ADD COLUMN pool_policy TEXT;
