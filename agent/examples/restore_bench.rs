@@ -139,6 +139,7 @@ async fn create(agent: &Agent, source: Source) -> anyhow::Result<(Arc<Sandbox>, 
             vcpus: 0,
             env: BTreeMap::new(),
             internet: false,
+            prefetch: Default::default(),
         })
         .await?;
     Ok((sandbox, began.elapsed()))

@@ -7,7 +7,9 @@ use std::{
 
 use pool_model::{SandboxId, TeamId};
 
-use crate::{error::AgentError, host::Host, pools::Pools, sandbox::Sandbox};
+use tokio::sync::Semaphore;
+
+use crate::{error::AgentError, host::Host, lifecycle::Verified, pools::Pools, sandbox::Sandbox};
 
 /// The agent. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -17,6 +19,12 @@ pub struct Agent {
     /// Functions' pools.
     pub pools: Pools,
     sandboxes: Arc<Mutex<HashMap<SandboxId, Arc<Sandbox>>>>,
+    /// Snapshots known to be whole.
+    pub(crate) verified: Verified,
+    /// Held while a snapshot is brought from the object store.
+    pub(crate) bringing: Arc<tokio::sync::Mutex<()>>,
+    /// Taken by a collection of layers that has not begun.
+    pub(crate) collecting: Arc<Semaphore>,
 }
 
 impl Agent {
@@ -24,7 +32,14 @@ impl Agent {
     #[must_use]
     pub fn new(host: Arc<Host>) -> Self {
         let pools = Pools::new(Arc::clone(&host));
-        Self { host, pools, sandboxes: Arc::default() }
+        Self {
+            host,
+            pools,
+            sandboxes: Arc::default(),
+            verified: Verified::default(),
+            bringing: Arc::default(),
+            collecting: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// Finds a sandbox.

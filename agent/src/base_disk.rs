@@ -22,6 +22,12 @@ use crate::{error::AgentError, template::Template};
 /// Attempts to link a disk whose template is being rebuilt meanwhile.
 const ATTEMPTS: u32 = 5;
 
+/// Where the disk with this digest is kept, or would be.
+#[must_use]
+pub fn place(layout: &Layout, digest: &str) -> PathBuf {
+    path(layout, digest)
+}
+
 /// The disk with this digest, if it is kept.
 #[must_use]
 pub fn find(layout: &Layout, digest: &str) -> Option<PathBuf> {

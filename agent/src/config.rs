@@ -30,6 +30,22 @@ pool_config::settings! {
         sandboxes_max: u32 = "256",
         /// Starts (boots, restores, resumes) that run at once; 0: one per processor.
         starts_max: u32 = "0",
+        /// VMM processes kept ready for any snapshot of the size last restored; 0: none.
+        blank_vmms: u32 = "2",
+        /// Where snapshots are kept beside this host's disk, e.g. s3://bucket/prefix; empty: nowhere.
+        object_store_url: Option<String> = "",
+        /// The object store's address where it is not AWS's, e.g. http://127.0.0.1:9000.
+        object_store_endpoint: Option<String> = "",
+        /// The object store's region.
+        object_store_region: String = "us-east-1",
+        /// Whether the object store may be talked to without TLS.
+        object_store_allow_http: bool = "false",
+        /// Most memory blocks of the object store's snapshots that this host's disk caches, MiB.
+        cache_mib: u64 = "4096",
+        /// Longest that a guest may wait for a page before it is killed, milliseconds.
+        fault_deadline_ms: u64 = "10000",
+        /// Base memory of pages that the host has reserved: off or 2m.
+        huge_pages: String = "off",
         /// Lifetime of a sandbox that asks for none, milliseconds.
         timeout_default_ms: u64 = "300000",
         /// Longest lifetime that may be asked for, milliseconds.

@@ -71,6 +71,18 @@ pub enum AgentError {
         /// What ran out.
         reason: String,
     },
+    /// A pool's floor needs more memory than the host may promise.
+    #[error("{0}")]
+    OverBudget(pool::budget::OverBudget),
+    /// The object store failed.
+    #[error("object store failed to {step}")]
+    Remote {
+        /// At what.
+        step: &'static str,
+        /// How.
+        #[source]
+        source: Box<pool_remote::RemoteError>,
+    },
     /// The disk is full.
     #[error("no space left on the disk to {step}")]
     NoSpace {
@@ -195,6 +207,8 @@ impl AgentError {
             Self::TemplateNotFound(_) => ErrorCode::TemplateNotFound,
             Self::SnapshotNotFound(_) => ErrorCode::SnapshotNotFound,
             Self::FunctionNotFound(_) => ErrorCode::FunctionNotFound,
+            Self::OverBudget(_) => ErrorCode::OverBudget,
+            Self::Remote { .. } => ErrorCode::SnapshotUnavailable,
             Self::Conflict { .. } | Self::SnapshotInUse { .. } | Self::Incompatible { .. } => {
                 ErrorCode::Conflict
             }
@@ -226,6 +240,9 @@ impl AgentError {
             && let EnvdError::Refused { message, .. } = source.as_ref()
         {
             return message.clone();
+        }
+        if matches!(self, Self::Remote { .. }) {
+            return chain(self);
         }
         if self.code() == ErrorCode::Internal {
             return "internal error".to_owned();

@@ -28,8 +28,8 @@ use crate::{
     capacity::Share,
     error::AgentError,
     host::Host,
-    journal::{Backing, Record},
-    launch::{Origin, launch, reserve_slot},
+    journal::{Backing, Purpose, Record},
+    launch::{Launched, Origin, Steps, launch},
 };
 
 /// Longest for a guest's daemon to answer after a boot. TCG takes 4 to 8 s when the host is quiet.
@@ -53,8 +53,12 @@ pub struct Guest {
     pub generation: Generation,
     /// From the start of the work to the acknowledged init.
     pub took: Duration,
+    /// How long the steps of a restore took; empty when it was booted or adopted.
+    pub steps: Steps,
     /// What its memory is backed by; none when it was booted.
     pub backing: Option<Backing>,
+    /// Whether it was made for a pool.
+    pub of_pool: bool,
     host: Arc<Host>,
     machine: Box<dyn Machine>,
     dialer: Dialer,
@@ -86,27 +90,11 @@ impl Guest {
     ) -> Result<Self, AgentError> {
         let _start = host.starts.acquire().await.expect("the semaphore is never closed");
         let began = Instant::now();
-        let share = host.capacity.take(record.memory_bytes)?;
-        let slot = reserve_slot(host, record).await?;
-        match launch(host, record, &slot, origin).await {
-            Ok(machine) => {
-                let guest = Self {
-                    sandbox: record.sandbox,
-                    generation: record.generation,
-                    took: Duration::ZERO,
-                    backing: record.backing.clone(),
-                    host: Arc::clone(host),
-                    dialer: slot.dialer(),
-                    machine,
-                    parts: Mutex::new(Some(Parts { slot, _share: share })),
-                };
-                guest.begin(record, began).await
-            }
-            Err(error) => {
-                host.slots.give(slot).await;
-                Err(error)
-            }
-        }
+        let share = host.capacity.take(record.memory_bytes, record.purpose)?;
+        let launched = launch(host, record, origin).await?;
+        let Launched { slot, machine, steps } = launched;
+        let guest = Self { steps, ..Self::over(host, record, machine, slot, share) };
+        guest.begin(record, began).await
     }
 
     /// Takes over a guest whose agent died.
@@ -118,11 +106,23 @@ impl Guest {
         slot: Slot,
         share: Share,
     ) -> Self {
+        Self::over(host, record, machine, slot, share)
+    }
+
+    fn over(
+        host: &Arc<Host>,
+        record: &Record,
+        machine: Box<dyn Machine>,
+        slot: Slot,
+        share: Share,
+    ) -> Self {
         Self {
             sandbox: record.sandbox,
             generation: record.generation,
             took: Duration::ZERO,
+            steps: Steps::new(),
             backing: record.backing.clone(),
+            of_pool: matches!(record.purpose, Purpose::Warm(_)),
             host: Arc::clone(host),
             dialer: slot.dialer(),
             machine,
@@ -133,12 +133,14 @@ impl Guest {
     /// Lets the machine run and waits for the acknowledged init.
     async fn begin(mut self, record: &Record, began: Instant) -> Result<Self, AgentError> {
         let limit = if self.backing.is_some() { RESTORE_MAX } else { BOOT_MAX };
+        let resumed = Instant::now();
         let ready = async {
             self.resume().await?;
             self.init(record, limit).await
         };
         match ready.await {
             Ok(()) => {
+                self.steps.push(("init", resumed.elapsed()));
                 self.took = began.elapsed();
                 Ok(self)
             }

@@ -25,7 +25,7 @@ use pool_model::{
 use serde::{Deserialize, Serialize};
 
 /// Version of the record's format.
-pub const RECORD_VERSION: u32 = 1;
+pub const RECORD_VERSION: u32 = 2;
 
 /// Why a sandbox exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub enum Purpose {
     Sandbox,
     /// It waits in, or was leased from, this function's pool: it dies with the agent.
     Warm(FunctionId),
+    /// It is a VMM that waits for any snapshot: it dies with the agent.
+    Blank,
 }
 
 /// The snapshot whose memory a machine's mapping is backed by.
@@ -42,9 +44,9 @@ pub enum Purpose {
 pub struct Backing {
     /// The page server's name for it.
     pub snapshot: SnapshotId,
-    /// Its memory file.
-    pub memory_file: PathBuf,
-    /// Its size.
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Size of its memory.
     pub memory_bytes: u64,
 }
 
@@ -231,7 +233,7 @@ mod tests {
         let newer = Record { version: 99, ..example(SandboxId::from_u128(9)) };
         write(dir.path(), &newer, Durability::Process).unwrap();
         assert!(read(dir.path()).unwrap_err().to_string().contains("version 99"));
-        fs::write(record_file(dir.path()), b"{\"version\":1").unwrap();
+        fs::write(record_file(dir.path()), b"{\"version\":2").unwrap();
         assert!(read(dir.path()).is_err());
     }
 }

@@ -1,20 +1,29 @@
 //! Starts a machine in a slot: booted from a template's disk, or restored from a snapshot.
 //!
+//! ```text
+//! restore: blank VMM at hand? ─yes─► claim it ─┐
+//!             └─no─► slot, VMM process ────────┤ beside it: disk content, base memory
+//!                                              └─► map memory ─► device state ─► stopped machine
+//! ```
+//!
 //! # Invariants
 //!
 //! - The journal names the slot before it is made, and the machine before it runs.
-//! - What fails leaves no machine; the slot is the caller's to give back.
+//! - What fails leaves neither a machine nor a slot.
 
-use std::sync::Arc;
+use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use agent_slot::{GATEWAY_IP, GUEST_IP, GUEST_MAC, GUEST_PREFIX, Slot};
-use agent_vmm::{BaseMemory, Machine, MachineSpec};
+use agent_vmm::{BaseMemory, Blank, Machine, MachineSpec, OnMemory, Restored, VmmError};
+use pool_model::Prefetch;
 use pool_store::Snapshot;
+use tokio::time::Instant;
 
 use crate::{
+    blanks::Shape,
     error::AgentError,
     host::{Host, blocking},
-    journal::{self, Backing, Durability, Record},
+    journal::{self, Backing, Durability, Purpose, Record},
     template::Template,
 };
 
@@ -29,7 +38,45 @@ pub enum Origin {
         snapshot: Box<Snapshot>,
         /// The template whose disk is below it.
         template: Template,
+        /// What to put into base memory ahead of its first touch.
+        prefetch: Prefetch,
     },
+}
+
+/// How long each step of a start took, by name.
+pub type Steps = Vec<(&'static str, Duration)>;
+
+/// A stopped machine in its slot.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) slot: Slot,
+    pub(crate) machine: Box<dyn Machine>,
+    pub(crate) steps: Steps,
+}
+
+/// Makes a stopped machine and journals it.
+pub(crate) async fn launch(
+    host: &Arc<Host>,
+    record: &mut Record,
+    origin: Origin,
+) -> Result<Launched, AgentError> {
+    let launched = match origin {
+        Origin::Template(template) => boot(host, record, template).await?,
+        Origin::Snapshot { snapshot, template, prefetch } => {
+            restore(host, record, &snapshot, template, prefetch).await?
+        }
+    };
+    record.machine = Some(launched.machine.record());
+    if let Err(error) = write(host, record).await {
+        let Launched { slot, machine, .. } = launched;
+        if let Err(error) = machine.kill().await {
+            tracing::error!("{}", crate::error::chain(&error));
+        }
+        host.pager.detach(machine.record().pid).await;
+        host.slots.give(slot).await;
+        return Err(error);
+    }
+    Ok(launched)
 }
 
 /// Names the slot in the journal, then makes it.
@@ -47,92 +94,157 @@ pub(crate) async fn reserve_slot(
     host.slots.build(reserved, record.memory_bytes, record.internet).await
 }
 
-/// Starts the machine, stopped, and journals it.
-pub(crate) async fn launch(
-    host: &Arc<Host>,
-    record: &mut Record,
-    slot: &Slot,
-    origin: Origin,
-) -> Result<Box<dyn Machine>, AgentError> {
-    let machine = match origin {
-        Origin::Template(template) => boot(host, record, slot, template).await?,
-        Origin::Snapshot { snapshot, template } => {
-            restore(host, record, slot, &snapshot, template).await?
-        }
-    };
-    record.machine = Some(machine.record());
-    if let Err(error) = write(host, record).await {
-        kill(host, machine.as_ref()).await;
-        return Err(error);
-    }
-    Ok(machine)
-}
-
 async fn boot(
     host: &Arc<Host>,
     record: &mut Record,
-    slot: &Slot,
     template: Template,
-) -> Result<Box<dyn Machine>, AgentError> {
+) -> Result<Launched, AgentError> {
+    let slot = reserve_slot(host, record).await?;
     record.backing = None;
-    let scratch = journal::scratch_disk(&host.dir(record.sandbox));
-    let empty = template.scratch_disk.clone();
-    blocking(move || pool_store::copy_sparse(&empty, &scratch))
-        .await
-        .map_err(AgentError::io("copy the scratch disk"))?;
-    let spec = machine_spec(host, record, slot, template)?;
-    let sandbox = record.sandbox;
-    let booted = host.vmm.boot(spec).await;
-    booted.map_err(|error| AgentError::Vmm { sandbox, step: "boot", source: Box::new(error) })
+    let booted = async {
+        let scratch = journal::scratch_disk(&host.dir(record.sandbox));
+        let empty = template.scratch_disk.clone();
+        blocking(move || pool_store::copy_sparse(&empty, &scratch))
+            .await
+            .map_err(AgentError::io("copy the scratch disk"))?;
+        let spec = machine_spec(host, record, &slot, template.base_disk)?;
+        host.vmm.boot(spec).await.map_err(vmm_error(record, "boot"))
+    };
+    match booted.await {
+        Ok(machine) => Ok(Launched { slot, machine, steps: Steps::new() }),
+        Err(error) => {
+            host.slots.give(slot).await;
+            Err(error)
+        }
+    }
 }
 
 async fn restore(
     host: &Arc<Host>,
     record: &mut Record,
-    slot: &Slot,
     snapshot: &Snapshot,
     template: Template,
-) -> Result<Box<dyn Machine>, AgentError> {
-    let sandbox = record.sandbox;
-    let backing = Backing {
+    prefetch: Prefetch,
+) -> Result<Launched, AgentError> {
+    let began = Instant::now();
+    record.backing = Some(Backing {
         snapshot: snapshot.manifest.snapshot,
-        memory_file: snapshot.memory_path(),
-        memory_bytes: snapshot.manifest.memory_bytes,
-    };
-    record.backing = Some(backing.clone());
-    let (from, to) = (snapshot.scratch_path(), journal::scratch_disk(&host.dir(sandbox)));
-    let copy = blocking(move || pool_store::copy_sparse(&from, &to));
-    let (copied, base) = tokio::join!(copy, host.pager.base(&backing));
-    copied.map_err(AgentError::io("copy the scratch disk"))?;
-    let base = BaseMemory { fd: base?, bytes: backing.memory_bytes };
-    let state = std::fs::File::open(snapshot.state_path())
-        .map_err(AgentError::io("open the device state"))?;
-    let spec = machine_spec(host, record, slot, template)?;
-    let pager = host.pager.clone();
-    let on_memory = Box::new(move |report| {
-        let attach = async move { pager.attach(&backing, report).await.map_err(Into::into) };
-        Box::pin(attach) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>
+        dir: snapshot.dir().to_owned(),
+        memory_bytes: snapshot.manifest.memory.bytes,
     });
-    let restored = host.vmm.restore(spec, base, state, on_memory).await;
-    let restored = restored.map_err(|error| AgentError::Vmm {
-        sandbox,
-        step: "restore",
-        source: Box::new(error),
-    })?;
-    tracing::debug!(sandbox.id = %sandbox, timings = ?restored.timings, "restored");
-    Ok(restored.machine)
+    let shape = Shape::of(record, snapshot, &template);
+    let claimed = match host.blanks.take(&shape) {
+        Some(ready) => Some(ready.claim(host, record).await?),
+        None => None,
+    };
+    let (slot, blank) = match claimed {
+        Some((slot, blank)) => (slot, Some(blank)),
+        None => (reserve_slot(host, record).await?, None),
+    };
+    let slot_took = began.elapsed();
+    match restore_in(host, record, &slot, (blank, &shape), snapshot, prefetch).await {
+        Ok((restored, vmm_took)) => {
+            let timings = restored.timings;
+            let steps = vec![
+                ("slot", slot_took),
+                ("vmm", vmm_took),
+                ("memory", timings.memory),
+                ("state", timings.state_load),
+            ];
+            tracing::debug!(sandbox.id = %record.sandbox, ?steps, "restored");
+            Ok(Launched { slot, machine: restored.machine, steps })
+        }
+        Err(error) => {
+            host.slots.give(slot).await;
+            Err(error)
+        }
+    }
+}
+
+/// Brings VMM, disk content and base memory together. Also says how long these took until all
+/// were there.
+async fn restore_in(
+    host: &Arc<Host>,
+    record: &mut Record,
+    slot: &Slot,
+    (blank, shape): (Option<Box<dyn Blank>>, &Shape),
+    snapshot: &Snapshot,
+    prefetch: Prefetch,
+) -> Result<(Restored, Duration), AgentError> {
+    let began = Instant::now();
+    let sandbox = record.sandbox;
+    let Some(backing) = record.backing.clone() else {
+        return Err(AgentError::SandboxGone(sandbox));
+    };
+    let scratch = journal::scratch_disk(&host.dir(sandbox));
+    let target = match &blank {
+        Some(_) => File::options().read(true).write(true).open(&scratch),
+        None => empty_disk(&scratch, shape.scratch_bytes),
+    };
+    let target = target.map_err(AgentError::io("make the scratch disk"))?;
+    let content = snapshot.scratch_path();
+    let copy = async {
+        let copied = blocking(move || pool_store::copy_sparse_into(&content, &target)).await;
+        copied.map_err(AgentError::io("copy the scratch disk"))
+    };
+    let prepare = async {
+        match blank {
+            Some(blank) => Ok(blank),
+            None => prepare(host, record, slot, shape).await,
+        }
+    };
+    let base = host.pager.base(&backing, prefetch);
+    let (blank, _, base) = tokio::try_join!(prepare, copy, base)?;
+    let ready_took = began.elapsed();
+    let base = BaseMemory { fd: base, bytes: backing.memory_bytes };
+    let state =
+        File::open(snapshot.state_path()).map_err(AgentError::io("open the device state"))?;
+    let pager = host.pager.clone();
+    let on_memory: OnMemory = Box::new(move |report| {
+        Box::pin(async move { pager.attach(&backing, report).await.map_err(Into::into) })
+    });
+    let pid = blank.record().pid;
+    match blank.restore(base, state, on_memory).await {
+        Ok(restored) => Ok((restored, ready_took)),
+        Err(error) => {
+            host.pager.detach(pid).await;
+            Err(vmm_error(record, "restore")(error))
+        }
+    }
+}
+
+/// Starts a VMM that waits for a snapshot. The scratch disk has its length already.
+pub(crate) async fn prepare(
+    host: &Arc<Host>,
+    record: &Record,
+    slot: &Slot,
+    shape: &Shape,
+) -> Result<Box<dyn Blank>, AgentError> {
+    let spec = machine_spec(host, record, slot, shape.base_disk.clone())?;
+    host.vmm.prepare(spec).await.map_err(vmm_error(record, "prepare"))
+}
+
+/// A file of so many zeroes that takes no space.
+pub(crate) fn empty_disk(path: &std::path::Path, bytes: u64) -> std::io::Result<File> {
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+    file.set_len(bytes)?;
+    Ok(file)
 }
 
 fn machine_spec(
     host: &Arc<Host>,
     record: &Record,
     slot: &Slot,
-    template: Template,
+    base_disk: PathBuf,
 ) -> Result<MachineSpec, AgentError> {
-    let kernel = if record.kernel.is_empty() {
-        host.layout.latest_kernel()
-    } else {
-        host.layout.kernel(&record.kernel)
+    // A restored guest has its kernel in its memory: any file will do for the VMM.
+    let restoring = record.backing.is_some() || record.purpose == Purpose::Blank;
+    let kernel = match record.kernel.as_str() {
+        "" => host.layout.latest_kernel(),
+        version => match host.layout.kernel(version) {
+            Err(_) if restoring => host.layout.latest_kernel(),
+            found => found,
+        },
     };
     let kernel = kernel.map_err(AgentError::store("find the guest kernel"))?;
     let dns = host.config.dns;
@@ -145,7 +257,7 @@ fn machine_spec(
         cmdline: format!(
             "wrenn.ip={GUEST_IP}/{GUEST_PREFIX} wrenn.gw={GATEWAY_IP} wrenn.dns={dns}"
         ),
-        base_disk: template.base_disk,
+        base_disk,
         scratch_disk: journal::scratch_disk(&host.dir(record.sandbox)),
         tap: slot.open_tap().map_err(AgentError::Slot)?,
         mac: GUEST_MAC,
@@ -154,17 +266,17 @@ fn machine_spec(
         gid: slot.gid(),
         cgroup_procs: slot.cgroup_procs(),
         netns: None,
+        huge_pages: restoring && host.config.huge_pages == "2m",
     })
 }
 
-async fn kill(host: &Arc<Host>, machine: &dyn Machine) {
-    if let Err(error) = machine.kill().await {
-        tracing::error!("{}", crate::error::chain(&error));
-    }
-    host.pager.detach(machine.record().pid).await;
+fn vmm_error(record: &Record, step: &'static str) -> impl FnOnce(VmmError) -> AgentError + use<> {
+    let sandbox = record.sandbox;
+    move |source| AgentError::Vmm { sandbox, step, source: Box::new(source) }
 }
 
-async fn write(host: &Arc<Host>, record: &Record) -> Result<(), AgentError> {
+/// Writes the journal; nothing of the host's own death needs to survive here.
+pub(crate) async fn write(host: &Arc<Host>, record: &Record) -> Result<(), AgentError> {
     let (dir, record) = (host.dir(record.sandbox), record.clone());
     blocking(move || journal::write(&dir, &record, Durability::Process))
         .await

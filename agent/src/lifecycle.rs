@@ -15,9 +15,12 @@ mod end;
 mod pause;
 mod resume;
 mod snapshot;
+mod upkeep;
 
+pub(crate) use create::random_id;
 pub use create::{CreateSandbox, Source};
 pub(crate) use destroy::remove_dir;
+pub(crate) use upkeep::{Verified, damaged};
 
 use crate::error::AgentError;
 

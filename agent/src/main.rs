@@ -73,7 +73,8 @@ async fn run(loaded: Loaded<AgentConfig>) -> anyhow::Result<()> {
     let tasks = &agent.host.tasks;
     tasks.spawn(rpc::serve(agent.clone(), rpc_listener, token.clone()));
     tasks.spawn(proxy::serve(agent.clone(), proxy_listener, token));
-    tasks.spawn(agent.clone().run_timers());
+    tasks.spawn(agent.pools.clone().run_budget());
+    agent.publish_unsent().await?;
     tracing::info!(%rpc_listen, %proxy_listen, "agent is ready");
     wait_for_signal().await?;
     drain(&agent).await;

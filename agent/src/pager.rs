@@ -20,6 +20,7 @@ use std::{
 
 use agent_vmm::MemoryReport;
 use pool_config::Layout;
+use pool_model::Prefetch;
 use pool_pager::{Attach, PagerClient, PagerError, Population, Stats};
 use rustix::process::{PidfdFlags, Signal};
 use tokio::{
@@ -53,6 +54,8 @@ pub struct Pager {
     layout: Layout,
     binary: PathBuf,
     population: Population,
+    /// Settings it is started with.
+    settings: Arc<Vec<(String, String)>>,
     clones: Clones,
     client_rx: watch::Receiver<Option<Arc<PagerClient>>>,
 }
@@ -67,11 +70,14 @@ impl Pager {
         layout: Layout,
         binary: PathBuf,
         population: Population,
+        settings: Vec<(String, String)>,
         cancel: CancellationToken,
         tasks: &TaskTracker,
     ) -> Result<Self, AgentError> {
         let (client_tx, client_rx) = watch::channel(None);
-        let pager = Self { layout, binary, population, clones: Clones::default(), client_rx };
+        let settings = Arc::new(settings);
+        let clones = Clones::default();
+        let pager = Self { layout, binary, population, settings, clones, client_rx };
         let (client, child) = pager.reach().await?;
         client_tx.send_replace(Some(Arc::clone(&client)));
         tasks.spawn(pager.clone().supervise(client, child, client_tx, cancel));
@@ -83,9 +89,9 @@ impl Pager {
     /// # Errors
     ///
     /// [`AgentError::Pager`].
-    pub async fn base(&self, backing: &Backing) -> Result<OwnedFd, AgentError> {
+    pub async fn base(&self, backing: &Backing, prefetch: Prefetch) -> Result<OwnedFd, AgentError> {
         let client = self.client().await?;
-        let base = client.base(backing.snapshot, &backing.memory_file, backing.memory_bytes);
+        let base = client.base(backing.snapshot, &backing.dir, backing.memory_bytes, prefetch);
         base.await.map_err(pager_error("open base memory"))
     }
 
@@ -104,7 +110,7 @@ impl Pager {
             addr: report.addr,
             len: report.len,
             population: self.population,
-            memory_file: backing.memory_file.clone(),
+            snapshot_dir: backing.dir.clone(),
         };
         self.clones().insert(report.pid, attach.clone());
         let client = self.client().await?;
@@ -126,6 +132,16 @@ impl Pager {
             && let Err(error) = client.drop_base(snapshot).await
         {
             tracing::debug!(snapshot.id = %snapshot, "base not dropped: {}", chain(&error));
+        }
+    }
+
+    /// Notes what a clone touched from its restore up to now as its snapshot's working set. Best
+    /// effort: without it the next cold restore is slower.
+    pub async fn record(&self, pid: i32) {
+        if let Some(client) = self.current()
+            && let Err(error) = client.record(pid).await
+        {
+            tracing::debug!(vmm.pid = pid, "working set not noted: {}", chain(&error));
         }
     }
 
@@ -276,6 +292,7 @@ impl Pager {
         Command::new(&self.binary)
             .arg("--wrenn-dir")
             .arg(self.layout.root())
+            .args(self.settings.iter().map(|(name, value)| format!("--{name}={value}")))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.map_err(AgentError::io(step))?)

@@ -5,79 +5,28 @@
 //! - What was set is on disk before it is answered; a restarted agent has the same pools.
 //! - A pool's sandboxes die with the agent: the next one makes its own.
 
+mod budget;
+mod restorer;
+mod spec;
+mod usage;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use pool::{Cause, Driver, Policy, Pool, ReapReason};
-use pool_model::{FunctionId, OnTimeout, Port, SnapshotId, TeamId};
-use serde::{Deserialize, Serialize};
+use pool::Pool;
+use pool_model::{FunctionId, SnapshotId};
+
+pub use restorer::{Restorer, WarmSandbox};
+pub use spec::PoolSpec;
+pub use usage::PoolMemory;
 
 use crate::{
     agent::Agent,
     error::{AgentError, chain},
-    guest::Guest,
     host::{Host, blocking},
-    journal::Purpose,
-    lifecycle::{CreateSandbox, Source},
-    sandbox::Sandbox,
 };
-
-/// Longest for a restored server to accept a connection: it listened when it was saved.
-const LISTEN_MAX: Duration = Duration::from_secs(5);
-
-/// One function's pool, as its owner set it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PoolSpec {
-    /// Whose pool it is.
-    pub function: FunctionId,
-    /// What its sandboxes are restored from.
-    pub snapshot: SnapshotId,
-    /// Owner of both.
-    pub team: TeamId,
-    /// Fewest warm.
-    pub min_warm: u32,
-    /// Most warm.
-    pub max_warm: u32,
-    /// Idle TTL, milliseconds.
-    pub idle_ttl_ms: u64,
-    /// Longest lease, milliseconds.
-    pub lease_max_ms: u64,
-    /// Whether its sandboxes may reach the internet.
-    pub internet: bool,
-    /// Environment of processes started in its sandboxes.
-    pub env: BTreeMap<String, String>,
-    /// The port its server listens on.
-    pub port: Port,
-}
-
-impl PoolSpec {
-    /// The part that may change while the pool runs.
-    ///
-    /// # Errors
-    ///
-    /// [`AgentError::InvalidArgument`] naming the field.
-    pub fn policy(&self) -> Result<Policy, AgentError> {
-        let policy = Policy {
-            min_warm: self.min_warm,
-            max_warm: self.max_warm,
-            idle_ttl: Duration::from_millis(self.idle_ttl_ms),
-            lease_max: Duration::from_millis(self.lease_max_ms),
-        };
-        policy.check().map_err(|error| AgentError::InvalidArgument {
-            field: "policy",
-            reason: error.to_string(),
-        })
-    }
-
-    /// Whether sandboxes made for `other` are as good as ours.
-    fn makes_the_same(&self, other: &Self) -> bool {
-        (self.snapshot, self.team, self.internet, self.port, &self.env)
-            == (other.snapshot, other.team, other.internet, other.port, &other.env)
-    }
-}
 
 /// A running pool and what it was asked to be.
 #[derive(Debug, Clone)]
@@ -86,6 +35,9 @@ pub struct Entry {
     pub spec: PoolSpec,
     /// The pool.
     pub pool: Pool<Restorer>,
+    /// Guest memory of each of its sandboxes.
+    pub memory_bytes: u64,
+    measured: usage::Measured,
 }
 
 /// All pools of this host.
@@ -134,8 +86,9 @@ impl Pools {
     /// [`AgentError`]; the old pool stands then.
     pub async fn set(&self, agent: &Agent, spec: PoolSpec) -> Result<Entry, AgentError> {
         let policy = spec.policy()?;
-        self.check_snapshot(&spec).await?;
+        let memory_bytes = self.memory_of(agent, &spec).await?;
         let _changing = self.changing.lock().await;
+        self.check_budget(&spec, memory_bytes)?;
         let old = self.lock().get(&spec.function).cloned();
         let mut specs = self.specs();
         specs.insert(spec.function, spec.clone());
@@ -143,11 +96,12 @@ impl Pools {
         let entry = match &old {
             Some(entry) if entry.spec.makes_the_same(&spec) => {
                 entry.pool.set_policy(policy).await;
-                Entry { spec, pool: entry.pool.clone() }
+                Entry { spec, ..entry.clone() }
             }
             _ => {
-                let driver = Restorer { agent: agent.clone(), spec: spec.clone() };
-                Entry { spec, pool: Pool::start(Arc::new(driver), policy) }
+                let driver = Restorer::new(agent.clone(), spec.clone());
+                let pool = Pool::start(Arc::new(driver), policy);
+                Entry { spec, pool, memory_bytes, measured: usage::Measured::default() }
             }
         };
         self.lock().insert(entry.spec.function, entry.clone());
@@ -230,18 +184,6 @@ impl Pools {
         futures::future::join_all(closing).await;
     }
 
-    async fn check_snapshot(&self, spec: &PoolSpec) -> Result<(), AgentError> {
-        let (store, id, team) = (self.host.snapshots(), spec.snapshot, spec.team);
-        let snapshot = blocking(move || store.open(id)).await;
-        match snapshot {
-            Ok(snapshot) if snapshot.manifest.team == team => Ok(()),
-            Ok(_) | Err(pool_store::OpenError::NotFound { .. }) => {
-                Err(AgentError::SnapshotNotFound(id))
-            }
-            Err(error) => Err(AgentError::store("open the snapshot")(error)),
-        }
-    }
-
     fn specs(&self) -> BTreeMap<FunctionId, PoolSpec> {
         self.lock().values().map(|entry| (entry.spec.function, entry.spec.clone())).collect()
     }
@@ -265,71 +207,4 @@ impl Pools {
     fn lock(&self) -> MutexGuard<'_, HashMap<FunctionId, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Makes the sandboxes of one function.
-#[derive(Debug)]
-pub struct Restorer {
-    agent: Agent,
-    spec: PoolSpec,
-}
-
-/// A warm sandbox and its guest, which it keeps for life.
-#[derive(Debug)]
-pub struct WarmSandbox {
-    /// The sandbox.
-    pub sandbox: Arc<Sandbox>,
-    /// Its guest.
-    pub guest: Arc<Guest>,
-    /// Where its server listens.
-    pub port: Port,
-}
-
-#[async_trait::async_trait]
-impl Driver for Restorer {
-    type Sandbox = WarmSandbox;
-
-    async fn restore(&self) -> Result<WarmSandbox, Cause> {
-        let create = CreateSandbox {
-            sandbox: None,
-            source: Source::Snapshot(self.spec.snapshot),
-            team: self.spec.team,
-            purpose: Purpose::Warm(self.spec.function),
-            // The pool's own timers end it; this is the net below them.
-            timeout_ms: self.agent.host.config.timeout_max_ms,
-            on_timeout: OnTimeout::Kill,
-            memory_mib: 0,
-            vcpus: 0,
-            env: self.spec.env.clone(),
-            internet: self.spec.internet,
-        };
-        let sandbox = self.agent.create(create).await.map_err(shared)?;
-        let guest = sandbox.serving().ok_or(AgentError::SandboxGone(sandbox.id)).map_err(shared)?;
-        // Health check: the server that listened when it was saved takes connections.
-        if let Err(error) = guest.dial(self.spec.port, LISTEN_MAX).await {
-            let _ = self.agent.destroy(sandbox.id).await;
-            return Err(shared(AgentError::io("reach the restored server")(error)));
-        }
-        Ok(WarmSandbox { sandbox, guest, port: self.spec.port })
-    }
-
-    async fn destroy(&self, warm: Arc<WarmSandbox>, why: ReapReason) {
-        tracing::debug!(sandbox.id = %warm.sandbox.id, "reaping: {why}");
-        match self.agent.destroy(warm.sandbox.id).await {
-            // It may have died by itself.
-            Ok(()) | Err(AgentError::SandboxNotFound(_)) => {}
-            Err(error) => {
-                tracing::error!(sandbox.id = %warm.sandbox.id, "not reaped: {}", chain(&error));
-            }
-        }
-    }
-
-    async fn died(&self, warm: Arc<WarmSandbox>) {
-        warm.guest.exited().await;
-    }
-}
-
-fn shared(error: AgentError) -> Cause {
-    tracing::warn!("restore for a pool failed: {}", chain(&error));
-    Arc::new(error)
 }

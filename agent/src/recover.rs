@@ -7,11 +7,11 @@
 //! - Everything else is removed: warm and leased sandboxes, half-made ones, machines without a
 //!   record, slots without a sandbox, drafts of snapshots.
 
-use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use agent_slot::{Slot, SlotIndex};
 use agent_vmm::{Machine, MemoryRecord, MemoryReport};
-use pool_model::{SandboxId, SandboxState};
+use pool_model::SandboxState;
 
 use crate::{
     agent::Agent,
@@ -51,7 +51,7 @@ impl Agent {
         self.sweep_drafts().await?;
         let mut found = Recovered::default();
         let mut keep = Vec::new();
-        for record in self.records().await? {
+        for (dir, record) in self.records().await? {
             let id = record.sandbox;
             match self.recover_one(record).await {
                 Ok(Some(slot)) => {
@@ -61,12 +61,13 @@ impl Agent {
                 Ok(None) => found.paused += 1,
                 Err(error) => {
                     tracing::info!(sandbox.id = %id, "reaping what is left: {}", chain(&error));
-                    self.reap_dir(id).await;
+                    self.reap_dir(dir).await;
                     found.reaped += 1;
                 }
             }
         }
         self.sweep_base_disks().await?;
+        self.collect_layers();
         let swept = self
             .host
             .slots
@@ -87,8 +88,8 @@ impl Agent {
         let host = self.host.slots.host();
         let swept = host.sweep(&[]).await.map_err(|error| AgentError::Host(Box::new(error)))?;
         let records = self.records().await?;
-        for record in &records {
-            self.reap_dir(record.sandbox).await;
+        for (dir, _) in &records {
+            self.reap_dir(dir.clone()).await;
         }
         self.sweep_drafts().await?;
         host.teardown().await.map_err(|error| AgentError::Host(Box::new(error)))?;
@@ -135,7 +136,8 @@ impl Agent {
         blocking(move || store.open(image))
             .await
             .map_err(AgentError::store("open the pause image"))?;
-        let sandbox = Arc::new(Sandbox::new(self.host.dir(record.sandbox), record.clone()));
+        let dir = self.host.dir(record.sandbox);
+        let sandbox = Arc::new(Sandbox::new(dir, record.clone(), self.host.reaper.clone()));
         sandbox.store(record, Durability::Process).await?;
         let _ = self.insert(sandbox);
         Ok(None)
@@ -152,14 +154,15 @@ impl Agent {
         let host = self.host.slots.host();
         let slot = Slot::adopt(host, index).await.map_err(AgentError::Slot)?;
         self.host.slots.adopted(index);
-        let share = self.host.capacity.take(record.memory_bytes)?;
+        let share = self.host.capacity.take(record.memory_bytes, record.purpose)?;
         self.reattach(&record, machine.as_ref()).await?;
         let record = Record { state: SandboxState::Running, ..record };
         let guest = Guest::adopted(&self.host, &record, machine, slot, share);
         // It may stand still in the middle of a pause; both are no-ops otherwise.
         guest.resume().await?;
         guest.init(&record, INIT_MAX).await?;
-        let sandbox = Arc::new(Sandbox::new(self.host.dir(sandbox_id), record.clone()));
+        let dir = self.host.dir(sandbox_id);
+        let sandbox = Arc::new(Sandbox::new(dir, record.clone(), self.host.reaper.clone()));
         sandbox.store(record, Durability::Process).await?;
         let _ = self.insert(Arc::clone(&sandbox));
         self.serve(&sandbox, guest);
@@ -195,22 +198,22 @@ impl Agent {
         self.host.pager.detach(machine.pid).await;
     }
 
-    async fn reap_dir(&self, id: SandboxId) {
-        let dir = self.host.dir(id);
+    async fn reap_dir(&self, dir: PathBuf) {
+        let name = dir.display().to_string();
         if let Err(error) = blocking(move || remove_dir(&dir)).await {
-            tracing::error!(sandbox.id = %id, "directory not removed: {}", chain(&error));
+            tracing::error!("{name} is not removed: {}", chain(&error));
         }
     }
 
-    /// Every record that can be read. Directories without one were never acknowledged.
-    async fn records(&self) -> Result<Vec<Record>, AgentError> {
+    /// Every record that can be read, and where. Directories without one were never acknowledged.
+    async fn records(&self) -> Result<Vec<(PathBuf, Record)>, AgentError> {
         let dir = self.host.layout.sandboxes_dir();
         blocking(move || {
             let mut records = Vec::new();
             for entry in fs::read_dir(dir)? {
                 let path = entry?.path();
                 match journal::read(&path) {
-                    Ok(record) => records.push(record),
+                    Ok(record) => records.push((path, record)),
                     // Its id was never acknowledged: the record is written first.
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                         remove_dir(&path)?;
@@ -252,13 +255,14 @@ impl Agent {
 
     async fn sweep_drafts(&self) -> Result<(), AgentError> {
         let (snapshots, sandboxes) = (self.host.snapshots(), self.host.layout.sandboxes_dir());
+        let layers = self.host.layers.clone();
         blocking(move || {
             snapshots.sweep_drafts().map_err(AgentError::store("remove drafts"))?;
             let entries = fs::read_dir(sandboxes).map_err(AgentError::io("remove drafts"))?;
             for entry in entries.flatten() {
                 let images = journal::images_dir(&entry.path());
                 if images.is_dir() {
-                    let store = pool_store::SnapshotStore::new(images);
+                    let store = pool_store::SnapshotStore::new(images, layers.clone());
                     store.sweep_drafts().map_err(AgentError::store("remove drafts"))?;
                 }
             }

@@ -12,6 +12,7 @@
 
 mod convert;
 mod exec;
+mod pools;
 mod ready;
 mod service;
 

@@ -11,6 +11,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use jiff::Timestamp;
 use pool_model::{SandboxId, SandboxState};
 use tokio::sync::OwnedMutexGuard;
 
@@ -20,6 +21,7 @@ use crate::{
     guest::Guest,
     host::blocking,
     journal::{self, Durability, Record},
+    reaper::Reaper,
 };
 
 /// One sandbox.
@@ -32,6 +34,7 @@ pub struct Sandbox {
     serving: Mutex<Option<Arc<Guest>>>,
     /// Its processes that nobody listens to.
     pub background: Background,
+    reaper: Reaper,
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -42,13 +45,15 @@ pub struct Turn(#[allow(dead_code, reason = "held, not read")] OwnedMutexGuard<(
 impl Sandbox {
     /// A sandbox whose record is already on disk.
     #[must_use]
-    pub fn new(dir: PathBuf, record: Record) -> Self {
+    pub fn new(dir: PathBuf, record: Record, reaper: Reaper) -> Self {
+        reaper.set(record.sandbox, end_of(&record));
         Self {
             id: record.sandbox,
             dir,
             record: Mutex::new(record),
             serving: Mutex::default(),
             background: Background::default(),
+            reaper,
             turn: Arc::default(),
         }
     }
@@ -91,6 +96,7 @@ impl Sandbox {
         blocking(move || journal::write(&dir, &copy, durability))
             .await
             .map_err(AgentError::io("write the journal"))?;
+        self.reaper.set(self.id, end_of(&record));
         *self.lock() = record;
         Ok(())
     }
@@ -100,12 +106,18 @@ impl Sandbox {
         self.lock().state = state;
     }
 
-    /// Takes over a record that was journalled by [`Guest::start`].
-    pub fn adopt_record(&self, record: Record) {
-        *self.lock() = record;
-    }
-
     fn lock(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.reaper.set(self.id, None);
+    }
+}
+
+/// When the reaper must look at it.
+fn end_of(record: &Record) -> Option<Timestamp> {
+    record.expires_at.filter(|_| record.state == SandboxState::Running)
 }

@@ -16,12 +16,15 @@ use agent_vmm::{Accel, Qemu, QemuConfig, probe_accel};
 use anyhow::{Context as _, bail};
 use pool_config::Layout;
 use pool_pager::Population;
+use pool_remote::{Credentials, Remote, RemoteConfig};
+use pool_store::LayerStore;
 use rand::TryRngCore as _;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    agent::Agent, capacity::Capacity, config::AgentConfig, host::Host, pager::Pager, slots::Slots,
+    agent::Agent, blanks::Blanks, capacity::Capacity, config::AgentConfig, host::Host,
+    pager::Pager, reaper::Reaper, slots::Slots,
 };
 
 /// Memory of a VMM besides its guest's: QEMU itself, page tables, and TCG's translation cache.
@@ -53,6 +56,7 @@ pub async fn agent(layout: Layout, config: AgentConfig) -> anyhow::Result<Agent>
         layout.clone(),
         pager_binary,
         population(&config.population)?,
+        pager_settings(&config),
         cancel.clone(),
         &tasks,
     )
@@ -61,18 +65,56 @@ pub async fn agent(layout: Layout, config: AgentConfig) -> anyhow::Result<Agent>
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         asked => asked as usize,
     };
+    let (reaper, ends) = Reaper::new();
     let host = Host {
         vmm: Arc::new(vmm),
         slots: Slots::new(slot_host, Duration::from_millis(config.slot_idle_ttl_ms)),
         pager,
         capacity: Capacity::new(config.sandboxes_max, memory_budget(config.memory_budget_mib)?),
         starts: Semaphore::new(starts),
+        starts_max: starts,
+        blanks: Blanks::new(usize::try_from(config.blank_vmms)?),
+        layers: LayerStore::new(layout.layers_dir()),
+        remote: remote(&config)?,
+        reaper,
         cancel,
         tasks,
         layout,
         config,
     };
-    Ok(Agent::new(Arc::new(host)))
+    let agent = Agent::new(Arc::new(host));
+    agent.host.tasks.spawn(ends.run(agent.clone()));
+    agent.host.tasks.spawn(Blanks::keep(Arc::clone(&agent.host)));
+    Ok(agent)
+}
+
+/// The object store, if there is one. It need not answer now.
+fn remote(config: &AgentConfig) -> anyhow::Result<Option<Remote>> {
+    let Some(url) = &config.object_store_url else { return Ok(None) };
+    let endpoint = config.object_store_endpoint.as_deref();
+    let (region, allow_http) = (&config.object_store_region, config.object_store_allow_http);
+    let settings = RemoteConfig::parse(url, endpoint, region, allow_http)
+        .context("object_store settings cannot be used")?;
+    let credentials = Credentials::from_env().context("object_store credentials")?;
+    Ok(Some(Remote::open(settings, credentials).context("object store")?))
+}
+
+/// What the page server is told of our settings, flag by flag.
+fn pager_settings(config: &AgentConfig) -> Vec<(String, String)> {
+    let mut settings = vec![
+        ("cache-mib", config.cache_mib.to_string()),
+        ("fault-deadline-ms", config.fault_deadline_ms.to_string()),
+        ("huge-pages", config.huge_pages.clone()),
+    ];
+    if let Some(url) = &config.object_store_url {
+        settings.push(("object-store-url", url.clone()));
+        settings.push(("object-store-region", config.object_store_region.clone()));
+        settings.push(("object-store-allow-http", config.object_store_allow_http.to_string()));
+    }
+    if let Some(endpoint) = &config.object_store_endpoint {
+        settings.push(("object-store-endpoint", endpoint.clone()));
+    }
+    settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The lock and pid file of this installation's agent. Gone with the process.
@@ -109,8 +151,14 @@ pub fn token(layout: &Layout) -> anyhow::Result<Token> {
 }
 
 fn make_dirs(layout: &Layout) -> anyhow::Result<()> {
-    for dir in [layout.sandboxes_dir(), layout.snapshots_dir(), layout.run_dir(), layout.log_dir()]
-    {
+    let dirs = [
+        layout.sandboxes_dir(),
+        layout.snapshots_dir(),
+        layout.layers_dir(),
+        layout.run_dir(),
+        layout.log_dir(),
+    ];
+    for dir in dirs {
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     let secrets = layout.secrets_dir();

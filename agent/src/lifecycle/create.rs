@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use agent_vmm::Vmm;
 use jiff::Timestamp;
 use pool_config::Layout;
-use pool_model::{Generation, OnTimeout, SandboxId, SandboxState, SnapshotId, TeamId, TemplateId};
-use pool_store::Manifest;
+use pool_model::{
+    Generation, OnTimeout, Prefetch, SandboxId, SandboxState, SnapshotId, TeamId, TemplateId,
+};
+use pool_store::{Manifest, Snapshot};
 use rand::TryRngCore;
 
 use crate::{
@@ -61,6 +63,8 @@ pub struct CreateSandbox {
     pub env: BTreeMap<String, String>,
     /// Whether it may reach the internet.
     pub internet: bool,
+    /// What to put into base memory ahead of its first touch, if it is made from a snapshot.
+    pub prefetch: Prefetch,
 }
 
 impl Agent {
@@ -77,7 +81,7 @@ impl Agent {
     async fn create_here(&self, create: CreateSandbox) -> Result<Arc<Sandbox>, AgentError> {
         let (mut record, origin) = self.plan(create).await?;
         let dir = self.host.dir(record.sandbox);
-        let sandbox = Arc::new(Sandbox::new(dir, record.clone()));
+        let sandbox = Arc::new(Sandbox::new(dir, record.clone(), self.host.reaper.clone()));
         if !self.insert(Arc::clone(&sandbox)) {
             let reason = format!("{} exists already", record.sandbox);
             return Err(AgentError::InvalidArgument { field: "sandbox_id", reason });
@@ -123,7 +127,7 @@ impl Agent {
         let origin = self.origin(&create).await?;
         let (template, snapshot) = match &origin {
             Origin::Template(template) => (template, None),
-            Origin::Snapshot { snapshot, template } => (template, Some(snapshot)),
+            Origin::Snapshot { snapshot, template, .. } => (template, Some(snapshot)),
         };
         let (memory_bytes, vcpus, kernel, generation) = match snapshot {
             None => {
@@ -135,7 +139,7 @@ impl Agent {
                 refuse_size(&create)?;
                 let manifest = &snapshot.manifest;
                 let kernel = manifest.kernel.clone();
-                (manifest.memory_bytes, manifest.vcpus, kernel, manifest.generation.next())
+                (manifest.memory.bytes, manifest.vcpus, kernel, manifest.generation.next())
             }
         };
         let record = Record {
@@ -167,27 +171,39 @@ impl Agent {
     }
 
     async fn origin(&self, create: &CreateSandbox) -> Result<Origin, AgentError> {
-        let layout = self.host.layout.clone();
-        let (team, source, store) = (create.team, create.source, self.host.snapshots());
-        let vmm = Arc::clone(&self.host.vmm);
-        blocking(move || match source {
+        match create.source {
             Source::Template(id) => {
-                let mut template = template::open(&layout, team, id)?;
-                template.base_disk = base_disk::keep(&layout, &template)?;
-                Ok(Origin::Template(template))
+                let (layout, team) = (self.host.layout.clone(), create.team);
+                blocking(move || {
+                    let mut template = template::open(&layout, team, id)?;
+                    template.base_disk = base_disk::keep(&layout, &template)?;
+                    Ok(Origin::Template(template))
+                })
+                .await
             }
             Source::Snapshot(id) => {
-                let snapshot = store.open(id).map_err(|error| match error {
-                    pool_store::OpenError::NotFound { .. } => AgentError::SnapshotNotFound(id),
-                    other => AgentError::store("open the snapshot")(other),
-                })?;
-                if snapshot.manifest.team != team {
+                let snapshot = self.obtain(id).await?;
+                if snapshot.manifest.team != create.team {
                     return Err(AgentError::SnapshotNotFound(id));
                 }
-                check_compatible(vmm.as_ref(), &snapshot.manifest)?;
-                let template = template_below(&layout, &snapshot.manifest)?;
-                Ok(Origin::Snapshot { snapshot: Box::new(snapshot), template })
+                self.origin_of(snapshot, create.prefetch).await
             }
+        }
+    }
+
+    /// Checks that a snapshot fits this host and is whole.
+    pub(super) async fn origin_of(
+        &self,
+        snapshot: Snapshot,
+        prefetch: Prefetch,
+    ) -> Result<Origin, AgentError> {
+        check_compatible(self.host.vmm.as_ref(), &snapshot.manifest)?;
+        let layout = self.host.layout.clone();
+        let verified = self.verified.clone();
+        blocking(move || {
+            verified.check(&snapshot)?;
+            let template = template_below(&layout, &snapshot.manifest)?;
+            Ok(Origin::Snapshot { snapshot: Box::new(snapshot), template, prefetch })
         })
         .await
     }
@@ -198,6 +214,7 @@ impl Agent {
         sandbox.set_serving(Some(Arc::clone(&guest)));
         let agent = self.clone();
         let cancel = self.host.cancel.clone();
+        self.record_working_set_later(&guest);
         self.host.tasks.spawn(async move {
             if let Some(exit) = cancel.run_until_cancelled(guest.exited()).await {
                 agent.guest_died(&guest, exit).await;
@@ -249,9 +266,10 @@ pub(super) fn template_below(layout: &Layout, manifest: &Manifest) -> Result<Tem
 
 /// A device state is only good for the VMM, the way of executing and the processor it was made by.
 pub(super) fn check_compatible(vmm: &dyn Vmm, manifest: &Manifest) -> Result<(), AgentError> {
-    let made_by = [manifest.vmm.as_str(), &manifest.accel, &manifest.cpu];
+    let made_by =
+        [manifest.vmm.as_str(), &manifest.accel, &manifest.cpu, &manifest.cpu_fingerprint];
     let name = vmm.name();
-    let here = [name.as_str(), vmm.accel(), vmm.cpu()];
+    let here = [name.as_str(), vmm.accel(), vmm.cpu(), vmm.cpu_fingerprint()];
     if made_by == here {
         return Ok(());
     }
@@ -259,7 +277,8 @@ pub(super) fn check_compatible(vmm: &dyn Vmm, manifest: &Manifest) -> Result<(),
     Err(AgentError::Incompatible { snapshot: manifest.snapshot, reason })
 }
 
-fn random_id() -> Result<SandboxId, AgentError> {
+/// An id that nothing has.
+pub(crate) fn random_id() -> Result<SandboxId, AgentError> {
     let mut bytes = [0; 16];
     fill(&mut bytes)?;
     Ok(SandboxId::from_u128(u128::from_ne_bytes(bytes)))

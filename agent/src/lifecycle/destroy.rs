@@ -53,6 +53,9 @@ impl Agent {
             tracing::error!(sandbox.id = %sandbox.id, "directory not removed: {}", chain(&error));
         }
         self.forget(sandbox.id);
+        if record.image.is_some() {
+            self.collect_layers();
+        }
     }
 
     /// A machine ended by itself: its sandbox cannot come back, so nothing of it is kept.

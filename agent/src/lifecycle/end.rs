@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use pool_model::{OnTimeout, SandboxId, SandboxState};
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     agent::Agent,
@@ -13,9 +12,6 @@ use crate::{
     lifecycle::check_timeout,
     sandbox::Sandbox,
 };
-
-/// How often ends are looked for; an end is noticed at most this late.
-const TICK: Duration = Duration::from_millis(250);
 
 impl Agent {
     /// Sets the end of a running sandbox's life to `timeout_ms` from now. It may come sooner.
@@ -41,28 +37,22 @@ impl Agent {
         Ok(sandbox)
     }
 
-    /// Ends what is due, and takes apart idle slots, until the agent stops.
-    pub async fn run_timers(self) {
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let cancel = self.host.cancel.clone();
-        while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
-            for sandbox in self.sandboxes(None) {
-                if is_due(&sandbox.record()) {
-                    let agent = self.clone();
-                    self.host.tasks.spawn(async move { agent.end(&sandbox).await });
-                }
-            }
-            self.host.slots.reap_idle().await;
-        }
+    /// Ends a sandbox if its time is over: destroys or pauses it, as it was created to.
+    pub(crate) async fn end(&self, id: SandboxId) {
+        let Ok(sandbox) = self.sandbox(id) else { return };
+        self.end_here(&sandbox).await;
     }
 
-    async fn end(&self, sandbox: &Arc<Sandbox>) {
+    async fn end_here(&self, sandbox: &Arc<Sandbox>) {
         let _turn = sandbox.turn().await;
         let record = sandbox.record();
         // It may have been extended, paused or destroyed while we waited for the turn.
-        if !is_due(&record) || self.sandbox(sandbox.id).is_err() {
+        if self.sandbox(sandbox.id).is_err() {
             return;
+        }
+        if !is_due(&record) {
+            let end = record.expires_at.filter(|_| record.state == SandboxState::Running);
+            return self.host.reaper.set(sandbox.id, end);
         }
         tracing::info!(sandbox.id = %sandbox.id, action = ?record.on_timeout, "sandbox's time is over");
         match record.on_timeout {

@@ -15,14 +15,15 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use pool_model::{SandboxId, SandboxState, SnapshotId};
-use pool_store::{Draft, NewManifest, SnapshotStore};
+use pool_store::{Draft, NewManifest, PageMap, Snapshot, SnapshotStore};
 
 use crate::{
     agent::Agent,
     error::{AgentError, chain},
     guest::Guest,
     host::blocking,
-    journal::{self, Durability, Record},
+    journal::{self, Backing, Durability, Record},
+    memory,
     sandbox::Sandbox,
     template,
 };
@@ -37,6 +38,17 @@ pub(crate) enum DiskBy {
     Copy,
     /// The sandbox ends here: linked.
     Link,
+}
+
+/// What was written of a guest that stands still.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    /// Device state and writable disk.
+    pub(crate) draft: Draft,
+    /// Its memory.
+    pub(crate) map: PageMap,
+    /// What it had been restored from.
+    pub(crate) parent: Option<SnapshotId>,
 }
 
 impl Agent {
@@ -69,7 +81,8 @@ impl Agent {
             .store(Record { state: SandboxState::Pausing, ..record.clone() }, Durability::Process)
             .await
             .inspect_err(|_| sandbox.set_serving(Some(Arc::clone(&guest))))?;
-        match self.save(&guest, &record, self.host.images(sandbox.id), DiskBy::Link).await {
+        let saved = self.save(&guest, &record, self.host.images(sandbox.id)).await;
+        match saved {
             Ok(image) => self.finish_pause(sandbox, &guest, record, image).await,
             Err(error) => {
                 self.undo_pause(sandbox, guest, record).await;
@@ -79,25 +92,24 @@ impl Agent {
     }
 
     /// Quiesces the guest, stops it and writes it to `store`. The guest stays stopped.
-    pub(crate) async fn save(
+    async fn save(
         &self,
         guest: &Arc<Guest>,
         record: &Record,
         store: SnapshotStore,
-        disk_by: DiskBy,
     ) -> Result<SnapshotId, AgentError> {
-        let draft = self.capture(guest, record, store, disk_by).await?;
-        self.commit(draft, record).await
+        let captured = self.capture(guest, record, store, DiskBy::Link).await?;
+        self.commit(captured, record).await
     }
 
-    /// All of [`Agent::save`] that needs the guest to stand still.
+    /// All of saving that needs the guest to stand still.
     pub(crate) async fn capture(
         &self,
         guest: &Arc<Guest>,
         record: &Record,
         store: SnapshotStore,
         disk_by: DiskBy,
-    ) -> Result<Draft, AgentError> {
+    ) -> Result<Capture, AgentError> {
         guest.quiesce(&record.access_token).await?;
         guest.pause().await?;
         let draft =
@@ -110,25 +122,37 @@ impl Agent {
             step: "save its state",
             source: Box::new(source),
         })?;
-        let base = guest.backing.as_ref().map(|backing| backing.memory_file.as_path());
-        agent_vmm::capture_memory(&guest.record(), base, &draft.memory())
-            .await
-            .map_err(|source| AgentError::Capture { sandbox, source: Box::new(source) })?;
+        let parent = match guest.backing.clone() {
+            Some(backing) => Some(self.map_of(backing).await?),
+            None => None,
+        };
+        let saved = memory::save(&guest.record(), &self.host.layers, parent).await?;
+        tracing::debug!(sandbox.id = %sandbox, captured = ?saved.captured, written = ?saved.written, "memory saved");
         let (from, to) = (journal::scratch_disk(&self.host.dir(sandbox)), draft.scratch());
         blocking(move || put_disk(&from, &to, disk_by))
             .await
             .map_err(AgentError::io("save the writable disk"))?;
-        Ok(draft)
+        let parent = guest.backing.as_ref().map(|backing| backing.snapshot);
+        Ok(Capture { draft, map: saved.map, parent })
+    }
+
+    /// The memory map of what a guest was restored from.
+    async fn map_of(&self, backing: Backing) -> Result<PageMap, AgentError> {
+        blocking(move || Snapshot::open_at(&backing.dir, backing.snapshot))
+            .await
+            .map(|snapshot| snapshot.map().clone())
+            .map_err(AgentError::store("open what the guest was restored from"))
     }
 
     /// Makes a draft a snapshot.
     pub(crate) async fn commit(
         &self,
-        draft: Draft,
+        capture: Capture,
         record: &Record,
     ) -> Result<SnapshotId, AgentError> {
         let template = template::open(&self.host.layout, record.team, record.template)?;
         let manifest = NewManifest {
+            parent: capture.parent,
             template: record.template,
             team: record.team,
             base_disk_digest: record.base_disk.clone(),
@@ -138,12 +162,16 @@ impl Agent {
             vmm: self.host.vmm.name(),
             accel: self.host.vmm.accel().to_owned(),
             cpu: self.host.vmm.cpu().to_owned(),
+            cpu_fingerprint: self.host.vmm.cpu_fingerprint().to_owned(),
             envd_version: template.envd_version,
             generation: record.generation,
             created_at: Timestamp::now(),
         };
-        let committed = blocking(move || draft.commit(manifest)).await;
-        Ok(committed.map_err(AgentError::store("commit the snapshot"))?.snapshot)
+        let Capture { draft, map, .. } = capture;
+        let committed = blocking(move || draft.commit(manifest, &map)).await;
+        let manifest = committed.map_err(AgentError::store("commit the snapshot"))?;
+        self.verified.add(manifest.snapshot); // we have just computed the digests
+        Ok(manifest.snapshot)
     }
 
     async fn finish_pause(
@@ -169,6 +197,7 @@ impl Agent {
         }
         guest.stop().await;
         self.drop_old_image(sandbox.id, old, image).await;
+        self.compact_later(sandbox);
         tracing::info!(sandbox.id = %sandbox.id, "sandbox paused");
         Ok(())
     }
@@ -194,6 +223,7 @@ impl Agent {
             // Refused by the page server while another clone uses it: then it is a shared one.
             self.host.pager.drop_base(old).await;
         }
+        self.collect_layers();
     }
 
     /// Lets a guest run on whose pause failed. If it can't, the sandbox is lost and says so.

@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use pool_model::{SandboxId, SandboxState};
+use pool_model::{Prefetch, SandboxId, SandboxState};
 
 use crate::{
     agent::Agent,
@@ -18,10 +18,7 @@ use crate::{
     host::blocking,
     journal::{Durability, Record},
     launch::Origin,
-    lifecycle::{
-        check_timeout,
-        create::{check_compatible, template_below},
-    },
+    lifecycle::check_timeout,
     sandbox::Sandbox,
 };
 
@@ -106,16 +103,11 @@ impl Agent {
 
     async fn image(&self, record: &Record) -> Result<Origin, AgentError> {
         let store = self.host.images(record.sandbox);
-        let (layout, vmm) = (self.host.layout.clone(), Arc::clone(&self.host.vmm));
         let (sandbox, image) = (record.sandbox, record.image);
-        blocking(move || {
-            let Some(image) = image else { return Err(AgentError::SandboxGone(sandbox)) };
-            let snapshot = store.open(image).map_err(AgentError::store("open the pause image"))?;
-            check_compatible(vmm.as_ref(), &snapshot.manifest)?;
-            let template = template_below(&layout, &snapshot.manifest)?;
-            Ok(Origin::Snapshot { snapshot: Box::new(snapshot), template })
-        })
-        .await
+        let image = image.ok_or(AgentError::SandboxGone(sandbox))?;
+        let snapshot = blocking(move || store.open(image)).await;
+        let snapshot = snapshot.map_err(AgentError::store("open the pause image"))?;
+        self.origin_of(snapshot, Prefetch::WorkingSet).await
     }
 
     async fn extend(

@@ -10,7 +10,7 @@ use crate::{
     guest::Guest,
     host::blocking,
     journal::{Durability, Purpose, Record},
-    lifecycle::pause::DiskBy,
+    lifecycle::pause::{Capture, DiskBy},
     sandbox::Sandbox,
 };
 
@@ -62,6 +62,8 @@ impl Agent {
             other => AgentError::store("delete the snapshot")(other),
         })?;
         self.host.pager.drop_base(id).await;
+        self.unpublish_later(id);
+        self.collect_layers();
         Ok(())
     }
 
@@ -79,10 +81,10 @@ impl Agent {
             .store(pausing, Durability::Process)
             .await
             .inspect_err(|_| sandbox.set_serving(Some(Arc::clone(&guest))))?;
-        let draft = self.capture(&guest, &record, self.host.snapshots(), DiskBy::Copy).await;
+        let capture = self.capture(&guest, &record, self.host.snapshots(), DiskBy::Copy).await;
         // What follows is slow (digests, fsync) and needs no guest that stands still.
         self.go_on(sandbox, guest, &record).await?;
-        self.commit(draft?, &record).await
+        self.commit_shared(capture?, &record).await
     }
 
     async fn go_on(
@@ -105,24 +107,37 @@ impl Agent {
         result
     }
 
-    /// A paused sandbox's image is copied, the same bytes under a new name.
+    /// A paused sandbox's image under a new name: the same memory blocks, copies of the rest.
     async fn snapshot_image(&self, record: Record) -> Result<SnapshotId, AgentError> {
         let Some(image) = record.image else { return Err(AgentError::SandboxGone(record.sandbox)) };
         let (images, store) = (self.host.images(record.sandbox), self.host.snapshots());
         let step = "copy the pause image";
-        let draft = blocking(move || {
+        let capture = blocking(move || {
             let image = images.open(image).map_err(AgentError::store(step))?;
             let draft = store.begin().map_err(AgentError::store(step))?;
-            for (from, to) in [
-                (image.memory_path(), draft.memory()),
-                (image.state_path(), draft.state()),
-                (image.scratch_path(), draft.scratch()),
-            ] {
+            for (from, to) in
+                [(image.state_path(), draft.state()), (image.scratch_path(), draft.scratch())]
+            {
                 pool_store::copy_sparse(&from, &to).map_err(AgentError::io(step))?;
             }
-            Ok::<_, AgentError>(draft)
+            Ok::<_, AgentError>(Capture {
+                draft,
+                map: image.map().clone(),
+                parent: image.manifest.parent,
+            })
         })
         .await?;
-        self.commit(draft, &record).await
+        self.commit_shared(capture, &record).await
+    }
+
+    /// Commits a snapshot that others may use, and has it sent to the object store.
+    async fn commit_shared(
+        &self,
+        capture: Capture,
+        record: &Record,
+    ) -> Result<SnapshotId, AgentError> {
+        let snapshot = self.commit(capture, record).await?;
+        self.publish_later(snapshot);
+        Ok(snapshot)
     }
 }

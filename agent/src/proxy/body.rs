@@ -1,7 +1,6 @@
 //! The body of a response, which holds what must outlive it.
 
 use std::{
-    any::Any,
     fmt,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -14,12 +13,22 @@ use http_body_util::combinators::UnsyncBoxBody;
 /// Errors of either side.
 pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// What must outlive a response: a lease, a connection. Dropped where the response broke off.
+pub(super) trait Held: Send + Sync + 'static {
+    /// The response came to its proper end.
+    fn finish(self: Box<Self>);
+}
+
+impl Held for () {
+    fn finish(self: Box<Self>) {}
+}
+
 pin_project_lite::pin_project! {
-    /// A body and what is given back at its end: a lease, a connection.
+    /// A body and what is given back at its end.
     pub(super) struct Body {
         #[pin]
         inner: UnsyncBoxBody<Bytes, Error>,
-        held: Option<Box<dyn Any + Send + Sync>>,
+        held: Option<Box<dyn Held>>,
     }
 }
 
@@ -28,10 +37,7 @@ impl Body {
         Self { inner, held: None }
     }
 
-    pub(super) fn holding(
-        inner: UnsyncBoxBody<Bytes, Error>,
-        held: impl Any + Send + Sync,
-    ) -> Self {
+    pub(super) fn holding(inner: UnsyncBoxBody<Bytes, Error>, held: impl Held) -> Self {
         Self { inner, held: Some(Box::new(held)) }
     }
 }
@@ -52,9 +58,15 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.project();
         let frame = ready!(this.inner.poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) {
-            // End or error: the guest has nothing more to say, so its slot may be reaped now.
-            drop(this.held.take());
+        match &frame {
+            Some(Ok(_)) => {}
+            // The guest has nothing more to say, so its slot may be reaped or used again now.
+            None => {
+                if let Some(held) = this.held.take() {
+                    held.finish();
+                }
+            }
+            Some(Err(_)) => drop(this.held.take()),
         }
         Poll::Ready(frame)
     }

@@ -2,14 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use agent_api::proxy::Target;
+use agent_api::proxy::{REUSE, Target};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
-use pool_model::{ErrorCode, FunctionId, Port, SandboxId};
+use pool::Lease;
+use pool_model::{ErrorCode, FunctionId, Port, Reuse, SandboxId};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{body::Body, error::Failure, head, head::Ours, upstream};
-use crate::{agent::Agent, guest::Guest};
+use super::{
+    body::{Body, Held},
+    error::Failure,
+    head,
+    head::Ours,
+    upstream,
+};
+use crate::{agent::Agent, guest::Guest, pools::WarmSandbox};
 
 /// W3C Server Timing: durations in milliseconds.
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -46,7 +54,40 @@ async fn to_function(
     let timing =
         Timing { lease: Some(lease.waited), restore: Some(lease.restore), ..Timing::default() };
     let (guest, port) = (Arc::clone(&lease.guest), lease.port);
-    exchange(agent, &guest, port, ours, deadline, timing, lease).await
+    let reuse = reuse_header(&lease);
+    let mut response = exchange(agent, &guest, port, ours, deadline, timing, lease).await?;
+    response.headers_mut().insert(REUSE, reuse);
+    Ok(response)
+}
+
+/// Which request of its sandbox this one is.
+fn reuse_header(lease: &Lease<WarmSandbox>) -> HeaderValue {
+    match lease.reuse {
+        Reuse::Never => HeaderValue::from_static("never"),
+        Reuse::Sequential => {
+            let text = format!("sequential; request={}; max={}", lease.served, lease.max_requests);
+            HeaderValue::from_str(&text).expect("words and numbers are ASCII")
+        }
+    }
+}
+
+impl Held for Lease<WarmSandbox> {
+    fn finish(self: Box<Self>) {
+        Lease::finish(*self);
+    }
+}
+
+/// A request's lease, its guest, and the task that drives the connection between them.
+struct InUse<H> {
+    held: H,
+    _guest: Arc<Guest>,
+    _driver: AbortOnDropHandle<()>,
+}
+
+impl<H: Held> Held for InUse<H> {
+    fn finish(self: Box<Self>) {
+        Box::new(self.held).finish();
+    }
 }
 
 async fn to_sandbox(
@@ -75,7 +116,7 @@ async fn exchange(
     ours: Ours,
     deadline: Instant,
     mut timing: Timing,
-    held: impl Send + Sync + 'static,
+    held: impl Held,
 ) -> Result<Response<Body>, Failure> {
     let Ours { mut request, upgrade, .. } = ours;
     let began = Instant::now();
@@ -89,7 +130,7 @@ async fn exchange(
     head::strip(response.headers_mut());
     upstream::set_sandbox(response.headers_mut(), guest.sandbox);
     append_timing(&mut response, timing);
-    let held = (held, Arc::clone(guest), driver);
+    let held = InUse { held, _guest: Arc::clone(guest), _driver: driver };
     match (switching, edge_upgrade, protocol) {
         (true, Some(edge), Some(protocol)) => {
             let inner = hyper::upgrade::on(&mut response);

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use agent_api::{error::to_rpc, v1};
 use connectrpc::ConnectError;
 use jiff::Timestamp;
-use pool_model::{OnTimeout, Port, SandboxId, TeamId};
+use pool_model::{OnTimeout, Port, Prefetch, SandboxId, TeamId};
 use pool_store::Manifest;
 
 use crate::{
     error::{AgentError, chain},
     journal::{Purpose, Record},
     lifecycle::{CreateSandbox, Source},
-    pools::{Entry, PoolSpec},
 };
 
 /// Most variables of an environment.
@@ -85,6 +84,7 @@ pub(super) fn create(request: v1::CreateSandboxRequest) -> Result<CreateSandbox,
         vcpus,
         env: env(request.env)?,
         internet: request.internet,
+        prefetch: Prefetch::WorkingSet,
     })
 }
 
@@ -143,68 +143,10 @@ pub(super) fn snapshot(manifest: &Manifest, stored_bytes: u64) -> v1::Snapshot {
         team_id: manifest.team.to_string(),
         template_id: manifest.template.to_string(),
         created_at_ms: manifest.created_at.as_millisecond(),
-        memory_bytes: manifest.memory_bytes,
+        memory_bytes: manifest.memory.bytes,
         stored_bytes,
         ..Default::default()
     }
-}
-
-pub(super) fn pool_spec(pool: v1::Pool) -> Result<PoolSpec, AgentError> {
-    let policy = pool.policy.into_option().unwrap_or_default();
-    Ok(PoolSpec {
-        function: id("function_id", &pool.function_id)?,
-        snapshot: id("snapshot_id", &pool.snapshot_id)?,
-        team: id("team_id", &pool.team_id)?,
-        min_warm: policy.min_warm,
-        max_warm: policy.max_warm,
-        idle_ttl_ms: policy.idle_ttl_ms,
-        lease_max_ms: policy.lease_max_ms,
-        internet: pool.internet,
-        env: env(pool.env)?,
-        port: port("port", pool.port)?,
-    })
-}
-
-pub(super) fn pool(entry: &Entry, stats: pool::Stats) -> v1::PoolResponse {
-    let spec = &entry.spec;
-    let policy = v1::PoolPolicy {
-        min_warm: spec.min_warm,
-        max_warm: spec.max_warm,
-        idle_ttl_ms: spec.idle_ttl_ms,
-        lease_max_ms: spec.lease_max_ms,
-        ..Default::default()
-    };
-    let pool = v1::Pool {
-        function_id: spec.function.to_string(),
-        snapshot_id: spec.snapshot.to_string(),
-        team_id: spec.team.to_string(),
-        policy: Some(policy).into(),
-        internet: spec.internet,
-        env: spec.env.clone().into_iter().collect(),
-        port: u32::from(spec.port.get()),
-        ..Default::default()
-    };
-    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let stats = v1::PoolStats {
-        warm: stats.warm,
-        restoring: stats.restoring,
-        leased: stats.leased,
-        reaping: stats.reaping,
-        hits: stats.hits,
-        misses: stats.misses,
-        refused: stats.refused,
-        restored: stats.restored,
-        failed: stats.failed,
-        reaped_idle: stats.reaped_idle,
-        reaped_lease: stats.reaped_lease,
-        lease_wait_us_p50: micros(stats.lease_wait.p50),
-        lease_wait_us_p99: micros(stats.lease_wait.p99),
-        restore_ms_p50: micros(stats.restore.p50) / 1000,
-        restore_ms_p99: micros(stats.restore.p99) / 1000,
-        last_error: stats.last_error,
-        ..Default::default()
-    };
-    v1::PoolResponse { pool: Some(pool).into(), stats: Some(stats).into(), ..Default::default() }
 }
 
 /// The team of a listing, all of them when it is left out.

@@ -6,8 +6,11 @@ use agent_api::v1;
 use connectrpc::{RequestContext, Response, ServiceRequest, ServiceResult, ServiceStream};
 use pool_model::{SnapshotId, TeamId};
 
-use super::{convert, exec, ready};
-use crate::{agent::Agent, error::AgentError, host::blocking, sandbox::Sandbox, template};
+use super::{convert, exec, pools, ready};
+use crate::{
+    agent::Agent, error::AgentError, host::blocking, lifecycle::damaged, pools::Entry,
+    sandbox::Sandbox, template,
+};
 
 /// Implements the schema's service over an [`Agent`].
 #[derive(Debug)]
@@ -31,15 +34,9 @@ impl Service {
     async fn snapshot_info(&self, id: SnapshotId) -> Result<v1::Snapshot, AgentError> {
         let store = self.agent.host.snapshots();
         blocking(move || {
-            let snapshot = store.open(id).map_err(|error| match error {
-                pool_store::OpenError::NotFound { .. } => AgentError::SnapshotNotFound(id),
-                other => AgentError::store("open the snapshot")(other),
-            })?;
-            let files = [snapshot.memory_path(), snapshot.state_path(), snapshot.scratch_path()];
-            let stored = files.iter().filter_map(|file| std::fs::metadata(file).ok());
-            // `st_blocks` counts 512-byte units whatever the file system's block size (stat(2)).
-            let stored = stored.map(|meta| std::os::unix::fs::MetadataExt::blocks(&meta) * 512);
-            Ok(convert::snapshot(&snapshot.manifest, stored.sum()))
+            let snapshot = store.open(id).map_err(|error| damaged(id, error))?;
+            let stored = snapshot.stored_bytes(store.layers());
+            Ok(convert::snapshot(&snapshot.manifest, stored))
         })
         .await
     }
@@ -57,6 +54,9 @@ impl Service {
                 }
                 // One may be deleted while we list.
                 Ok(_) | Err(AgentError::SnapshotNotFound(_)) => {}
+                Err(error @ AgentError::Incompatible { .. }) => {
+                    tracing::warn!("not listed: {}", crate::error::chain(&error));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -67,9 +67,14 @@ impl Service {
         let mut pools = Vec::new();
         for entry in self.agent.pools.list() {
             let stats = entry.pool.stats().await;
-            pools.push(convert::pool(&entry, stats));
+            pools.push(pools::response(&entry, stats, None));
         }
         v1::ListPoolsResponse { pools, ..Default::default() }
+    }
+
+    async fn pool(&self, entry: &Entry) -> v1::PoolResponse {
+        let memory = self.agent.pool_memory(entry).await;
+        pools::response(entry, entry.pool.stats().await, Some(memory))
     }
 }
 
@@ -258,10 +263,9 @@ impl v1::Agent for Service {
         request: Req<'_, v1::SetPoolRequest>,
     ) -> ServiceResult<v1::PoolResponse> {
         let pool = request.to_owned_message().pool.into_option().unwrap_or_default();
-        let spec = convert::pool_spec(pool).map_err(convert::failed)?;
+        let spec = pools::spec(pool).map_err(convert::failed)?;
         let entry = self.agent.pools.set(&self.agent, spec).await.map_err(convert::failed)?;
-        let stats = entry.pool.stats().await;
-        Response::ok(convert::pool(&entry, stats))
+        Response::ok(self.pool(&entry).await)
     }
 
     async fn get_pool(
@@ -271,8 +275,36 @@ impl v1::Agent for Service {
     ) -> ServiceResult<v1::PoolResponse> {
         let id = convert::id("function_id", request.function_id).map_err(convert::failed)?;
         let entry = self.agent.pools.get(id).map_err(convert::failed)?;
-        let stats = entry.pool.stats().await;
-        Response::ok(convert::pool(&entry, stats))
+        Response::ok(self.pool(&entry).await)
+    }
+
+    async fn prewarm_pool(
+        &self,
+        _: RequestContext,
+        request: Req<'_, v1::PrewarmPoolRequest>,
+    ) -> ServiceResult<v1::PoolResponse> {
+        let id = convert::id("function_id", request.function_id).map_err(convert::failed)?;
+        let entry = self.agent.pools.get(id).map_err(convert::failed)?;
+        let max_warm = entry.spec.policy.max_warm;
+        if !(1..=max_warm).contains(&request.count) {
+            let reason = format!("{} is not 1 to max_warm, which is {max_warm}", request.count);
+            let error = AgentError::InvalidArgument { field: "count", reason };
+            return Err(convert::failed(error));
+        }
+        entry.pool.prewarm(request.count).await;
+        Response::ok(self.pool(&entry).await)
+    }
+
+    async fn drain_pool(
+        &self,
+        _: RequestContext,
+        request: Req<'_, v1::PoolRequest>,
+    ) -> ServiceResult<v1::DrainPoolResponse> {
+        let id = convert::id("function_id", request.function_id).map_err(convert::failed)?;
+        let entry = self.agent.pools.get(id).map_err(convert::failed)?;
+        let drained = self.agent.detached(async move { Ok(entry.pool.drain().await) }).await;
+        let drained = drained.map_err(convert::failed)?;
+        Response::ok(v1::DrainPoolResponse { drained, ..Default::default() })
     }
 
     async fn list_pools(
@@ -289,8 +321,8 @@ impl v1::Agent for Service {
         request: Req<'_, v1::PoolRequest>,
     ) -> ServiceResult<v1::RemovePoolResponse> {
         let id = convert::id("function_id", request.function_id).map_err(convert::failed)?;
-        let pools = self.agent.pools.clone();
-        let removed = self.agent.detached(async move { pools.remove(id).await }).await;
+        let all = self.agent.pools.clone();
+        let removed = self.agent.detached(async move { all.remove(id).await }).await;
         removed.map_err(convert::failed)?;
         Response::ok(v1::RemovePoolResponse::default())
     }
@@ -301,7 +333,7 @@ impl v1::Agent for Service {
         request: Req<'_, v1::SyncPoolsRequest>,
     ) -> ServiceResult<v1::ListPoolsResponse> {
         let pools = request.to_owned_message().pools;
-        let specs = pools.into_iter().map(convert::pool_spec).collect::<Result<Vec<_>, _>>();
+        let specs = pools.into_iter().map(pools::spec).collect::<Result<Vec<_>, _>>();
         let (agent, specs) = (self.agent.clone(), specs.map_err(convert::failed)?);
         let synced = async move { agent.pools.clone().sync(&agent, specs).await };
         self.agent.detached(synced).await.map_err(convert::failed)?;
