@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 use agent_slot::{HostError, SlotError};
 use agent_vmm::{AdoptError, CaptureError, VmmError};
 use envd_api::EnvdError;
+pub use pool_model::chain;
 use pool_model::{ErrorCode, FunctionId, SandboxId, SandboxState, SnapshotId, TemplateId};
 
 /// Why the agent could not do what it was asked.
@@ -274,19 +275,6 @@ fn chain_has_no_space(error: &(dyn std::error::Error + 'static)) -> bool {
         next = error.source();
     }
     false
-}
-
-/// An error and its causes on one line, for logs.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

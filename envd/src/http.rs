@@ -11,6 +11,7 @@ use envd_api::{Init, VERSION_HEADER};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
+pub(crate) use pool_model::chain;
 use serde::Serialize;
 use tower::ServiceExt as _;
 
@@ -64,18 +65,6 @@ impl From<AccessDenied> for Refusal {
     fn from(denied: AccessDenied) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, denied)
     }
-}
-
-/// An error and its causes, one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Wraps bytes as a body.

@@ -11,11 +11,13 @@
 //! `<port>-<id>` stays within the 63 bytes of a DNS label.
 
 mod base36;
+mod chain;
 mod code;
 mod id;
 mod state;
 mod tuning;
 
+pub use chain::chain;
 pub use code::{ErrorCode, UnknownCode};
 pub use id::{BadId, FunctionId, HostId, RequestId, SandboxId, SnapshotId, TeamId, TemplateId};
 pub use state::{BadPort, Generation, OnTimeout, Port, SandboxState};

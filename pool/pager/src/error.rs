@@ -2,6 +2,7 @@
 
 use std::io;
 
+pub(crate) use pool_model::chain;
 use pool_model::SnapshotId;
 use pool_remote::SourceError;
 use pool_store::{BlockError, OpenError};
@@ -87,19 +88,4 @@ impl From<io::Error> for FillError {
     fn from(source: io::Error) -> Self {
         Self::Install { source }
     }
-}
-
-/// An error with its causes, for a log line. A cause that its error repeats is named once.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

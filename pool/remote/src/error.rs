@@ -261,5 +261,11 @@ pub enum SourceError {
     },
     /// The object store failed.
     #[error(transparent)]
-    Remote(#[from] RemoteError),
+    Remote(Box<RemoteError>),
+}
+
+impl From<RemoteError> for SourceError {
+    fn from(error: RemoteError) -> Self {
+        Self::Remote(Box::new(error))
+    }
 }

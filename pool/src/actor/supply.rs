@@ -189,7 +189,7 @@ impl<D: Driver> Task<D> {
     }
 
     pub(super) fn on_not_restored(&mut self, id: MemberId, cause: Cause) {
-        self.record.failed(cause.to_string());
+        self.record.failed(pool_model::chain(cause.as_ref()));
         self.breaker.failed(self.now, cause, rand::random());
         if let Some(at) = self.breaker.retry_at() {
             let at = self.ms_after(at);
