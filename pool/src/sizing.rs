@@ -31,7 +31,7 @@ use refill::Refill;
 
 /// Refill times for which a sandbox over the target is kept, and seconds at least: a caller may
 /// take it, and a target that fell by chance rises again.
-const GRACE: (f64, f64) = (2.0, 1.0);
+const GRACE: (f64, f64) = (2.0, 600.0);
 
 /// Seconds that nobody has come for, at least, before the first caller: a pool's first minutes
 /// tell when it was made, not when it is called.

@@ -16,13 +16,12 @@ use pool_store::{
     decode_block,
 };
 
-use crate::{
-    Remote, RemoteError,
-    install::{DRAFT_PREFIX, blocking},
-};
+use crate::{Remote, RemoteError, install::blocking};
 
 /// Most stored bytes of blocks that are fetched with one request.
 const FETCH_BYTES: u64 = 4 << 20;
+/// What a snapshot store's sweep looks for.
+const DRAFT_PREFIX: &str = ".tmp-";
 const PAGE: u64 = PAGE_BYTES as u64;
 
 /// A layer store that is gone when it is dropped. It lies beside what is packed, and is named so

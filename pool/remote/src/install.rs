@@ -7,12 +7,9 @@ use std::{
     path::Path,
 };
 
-use pool_store::{LayerError, LayerId, LayerIndex, LayerStore};
+use pool_store::{ARRIVING_PREFIX, LayerError, LayerId, LayerIndex, LayerStore};
 
 use crate::{Remote, RemoteError};
-
-/// What the names of half-written files start with, as in the store.
-pub(crate) const DRAFT_PREFIX: &str = ".tmp-";
 
 /// Runs what blocks on the disk where it may. If the caller is cancelled it runs to its end.
 pub(crate) async fn blocking<T: Send + 'static>(
@@ -26,7 +23,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 pub(crate) fn draft_in(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
     fs::create_dir_all(dir)?;
     tempfile::Builder::new()
-        .prefix(DRAFT_PREFIX)
+        .prefix(ARRIVING_PREFIX)
         .permissions(Permissions::from_mode(0o644))
         .tempfile_in(dir)
 }

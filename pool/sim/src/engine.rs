@@ -39,7 +39,7 @@ impl Default for Setup {
     }
 }
 
-/// Runs `policy` over `trace`; the same seed gives the same restore and service times.
+/// Runs `policy` over `trace`; the same seed gives the same restore times.
 #[must_use]
 pub fn run(setup: &Setup, policy: &PolicyKind, trace: &Trace, seed: u64) -> Outcome {
     let mut world = World::new(setup, policy, trace, seed);
@@ -72,6 +72,8 @@ struct Function {
     /// When each caller came that waits.
     waiting: VecDeque<u64>,
     restoring: u32,
+    /// When a restore began last, and how many at that moment.
+    last_begin: (u64, u64),
     review: u64,
     /// Since when there have been more warm than the target, and when they are looked at again.
     surplus_since: Option<u64>,
@@ -81,6 +83,7 @@ struct Function {
 
 struct World<'a> {
     setup: &'a Setup,
+    seed: u64,
     random: Random,
     functions: Vec<Function>,
     events: BinaryHeap<Reverse<(u64, u32, Event)>>,
@@ -101,6 +104,7 @@ impl<'a> World<'a> {
             warm: VecDeque::new(),
             waiting: VecDeque::new(),
             restoring: 0,
+            last_begin: (0, 0),
             review: u64::MAX,
             surplus_since: None,
             expiry: u64::MAX,
@@ -108,6 +112,7 @@ impl<'a> World<'a> {
         };
         Self {
             setup,
+            seed,
             random: Random::new(seed ^ 0x5eed),
             functions: (0..trace.functions).map(function).collect(),
             events: BinaryHeap::new(),
@@ -256,7 +261,14 @@ impl<'a> World<'a> {
         self.out.restores += u64::from(self.measured());
         self.idle += 1;
         self.out.peak = self.out.peak.max(self.idle + self.leased);
-        let factor = (self.setup.refill_spread * self.random.normal()).exp();
+        let now = self.now;
+        let last = &mut self.at(index).last_begin;
+        *last = if last.0 == now { (now, last.1 + 1) } else { (now, 0) };
+        let nth = last.1;
+        // By function and moment: policies that restore at the same time see the same times, so
+        // that chance is no part of what sets them apart (common random numbers).
+        let normal = normal_of([self.seed, u64::from(index), now, nth]);
+        let factor = (self.setup.refill_spread * normal).exp();
         let took = micros(self.setup.refill.as_secs_f64() * factor).max(1);
         let event = Event::Restored { began: self.now };
         self.events.push(Reverse((self.now + took, index, event)));
@@ -314,6 +326,25 @@ impl<'a> World<'a> {
         out.waits.sort_unstable();
         out
     }
+}
+
+/// A normal number, mean 0 and deviation 1, that is always the same for the same key (SplitMix64,
+/// Box and Muller).
+fn normal_of(key: [u64; 4]) -> f64 {
+    let mut state = 0_u64;
+    let mut mix = |word: u64| {
+        state = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        state ^= state >> 31;
+        // 53 bits, never 0.
+        (crate::outcome::float(state >> 11) + 0.5) / crate::outcome::float(1 << 53)
+    };
+    key.into_iter().for_each(|word| {
+        mix(word);
+    });
+    let (radius, angle) = (mix(1), mix(2));
+    (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
 }
 
 fn seconds(micros: u64) -> f64 {

@@ -100,9 +100,10 @@ pub fn refine(setup: &Setup, ours: &mut Vec<Point>, theirs: &[Point], trace: &Tr
     let sort = |ours: &mut Vec<Point>| ours.sort_by(|a, b| a.memory().total_cmp(&b.memory()));
     sort(ours);
     for point in theirs {
-        for _ in 0..HALVINGS {
+        for halving in 0..HALVINGS {
             let reached = interpolate(ours, point.memory()).unwrap_or(0.0);
-            if reached > point.outcome.hit_rate() + CHANCE {
+            let lead = reached - point.outcome.hit_rate();
+            if lead > 10.0 * CHANCE || (halving >= 2 && lead > -0.1 * CHANCE) {
                 break;
             }
             let Some(patience) = between(ours, point.memory()) else { break };
@@ -113,19 +114,18 @@ pub fn refine(setup: &Setup, ours: &mut Vec<Point>, theirs: &[Point], trace: &Tr
     }
 }
 
-/// The patience half-way between those of the two points around `memory`; `None` where there are
-/// no two that differ.
+/// The patience half-way between the highest that needs no more than `memory` and the lowest that
+/// needs more; `None` where there are no two, or they hardly differ.
 fn between(ours: &[Point], memory: f64) -> Option<f64> {
-    let plain = |point: &&Point| match point.policy {
+    let plain = |point: &Point| match point.policy {
         PolicyKind::Ours(sizing, patience) if sizing.min_warm == 0 => Some(patience.as_secs_f64()),
         _ => None,
     };
-    let below = ours.iter().filter(|point| point.memory() <= memory && plain(point).is_some());
-    let above = ours.iter().find(|point| point.memory() > memory && plain(point).is_some())?;
-    let below = below.last()?;
-    let apart = (above.outcome.hit_rate() - below.outcome.hit_rate()).abs();
-    let (low, high) = (plain(&below)?, plain(&above)?);
-    (apart > CHANCE && (high / low).ln().abs() > 0.002).then(|| (low * high).sqrt())
+    let (below, above): (Vec<&Point>, Vec<&Point>) =
+        ours.iter().partition(|point| point.memory() <= memory);
+    let low = below.into_iter().filter_map(plain).reduce(f64::max)?;
+    let high = above.into_iter().filter_map(plain).reduce(f64::min)?;
+    ((high / low).ln() > 0.002).then(|| (low * high).sqrt())
 }
 
 /// Every patience; over many functions, most of them not yet seen, minimums too.
@@ -152,21 +152,35 @@ fn ours(setup: &Setup, patience: f64) -> PolicyKind {
     PolicyKind::Ours(sizing, Duration::from_secs_f64(patience))
 }
 
-/// The hit rate that `ours` reaches with at most `memory` sandbox-seconds: linear between points, since
-/// a pool can spend part of its time at each; `None` below the first.
+/// The hit rate that `ours` reaches with at most `memory` sandbox-seconds: their upper concave
+/// hull, since a pool can spend part of its time at any two points; `None` below the first.
+///
+/// That a hull is compared with the baselines' points favours nobody: it is above all of them
+/// exactly when it is above the baselines' own hull.
 #[must_use]
 pub fn interpolate(ours: &[Point], memory: f64) -> Option<f64> {
     let mut points: Vec<(f64, f64)> =
-        ours.iter().map(|p| (p.outcome.sandbox_seconds, p.outcome.hit_rate())).collect();
-    points.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let reached = points.iter().filter(|point| point.0 <= memory);
-    let best = reached.map(|point| point.1).reduce(f64::max)?;
-    let between = points.windows(2).find(|pair| pair[0].0 <= memory && memory < pair[1].0);
-    let line = between.map_or(0.0, |pair| {
-        let part = (memory - pair[0].0) / (pair[1].0 - pair[0].0).max(1e-9);
-        pair[0].1 + part * (pair[1].1 - pair[0].1)
-    });
-    Some(best.max(line))
+        ours.iter().map(|p| (p.memory(), p.outcome.hit_rate())).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let mut hull: Vec<(f64, f64)> = Vec::new();
+    for point in points {
+        if hull.last().is_some_and(|last| point.1 <= last.1) {
+            continue;
+        }
+        while let [.., before, last] = hull[..] {
+            let flat = (last.1 - before.1) * (point.0 - before.0);
+            if flat > (point.1 - before.1) * (last.0 - before.0) {
+                break;
+            }
+            hull.pop();
+        }
+        hull.push(point);
+    }
+    let last = hull.iter().rfind(|point| point.0 <= memory)?;
+    let next = hull.iter().find(|point| point.0 > memory);
+    Some(next.map_or(last.1, |next| {
+        last.1 + (memory - last.0) / (next.0 - last.0) * (next.1 - last.1)
+    }))
 }
 
 /// Compares ours with each point of a baseline. A point below all of ours has no comparison and
@@ -206,7 +220,7 @@ impl Verdict {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Won => "won",
-            Self::Equal => "equal",
+            Self::Equal => "tied",
             Self::Lost => "LOST",
         }
     }

@@ -4,12 +4,20 @@ use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::{
     GcError, ImageReader, ImageWriter, LayerId, LayerStore, PageMap, WriteError,
     format::LAYERS_MAX, image_writer::Reuse, layers::DRAFT_PREFIX,
 };
+
+/// What the name of an index begins with while it arrives from elsewhere. Another process may be
+/// the one that writes it, whose pins are not seen here.
+pub const ARRIVING_PREFIX: &str = ".new-";
+
+/// After this nobody writes such a file any more.
+const ARRIVING_MAX: Duration = Duration::from_secs(600);
 
 /// What was deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +56,12 @@ impl LayerStore {
                 }
                 None if name.starts_with(DRAFT_PREFIX) => {
                     report.bytes += remove(&self.dir().join(name))?;
+                }
+                None if name.starts_with(ARRIVING_PREFIX) => {
+                    let path = self.dir().join(name);
+                    if is_abandoned(&path) {
+                        report.bytes += remove(&path)?;
+                    }
                 }
                 Some(_) | None => {}
             }
@@ -103,6 +117,12 @@ impl LayerStore {
             entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect();
         names.map_err(failed)
     }
+}
+
+/// Whether nobody writes the file any more.
+fn is_abandoned(path: &Path) -> bool {
+    let written = fs::metadata(path).and_then(|meta| meta.modified());
+    written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ARRIVING_MAX))
 }
 
 /// The layer with the most pages in use: to leave it alone saves the most writing, and most of what

@@ -58,7 +58,7 @@ mod working_set;
 
 pub use adopt::AdoptError;
 pub use block::{BlockEntry, BlockError, Codec, decode_block};
-pub use collect::GcReport;
+pub use collect::{ARRIVING_PREFIX, GcReport};
 pub use digest::{Digest, LayerId, ParseDigestError};
 pub use draft::Draft;
 pub use error::{

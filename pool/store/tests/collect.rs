@@ -2,7 +2,12 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fs, io, sync::mpsc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    sync::mpsc,
+    time::{Duration, SystemTime},
+};
 
 use pool_store::{GcError, GcReport, PAGE_BYTES, SnapshotStore};
 use support::{commit, names_in, new_layers, noise, read_all, write_all};
@@ -18,11 +23,15 @@ fn layers_live_as_long_as_a_snapshot_names_them() {
 
     store.delete(one.snapshot).unwrap();
     fs::write(layers.dir().join(".tmp-1-1.blocks"), b"left by a crash").unwrap();
+    let arriving = layers.dir().join(".new-1");
+    fs::write(&arriving, b"another process writes it").unwrap();
+    let abandoned = fs::File::create(layers.dir().join(".new-2")).unwrap();
+    abandoned.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
     fs::write(layers.dir().join("README"), b"not ours").unwrap();
     let report = layers.gc(|| store.live_layers()).unwrap();
     assert_eq!(report.layers, 1);
     assert!(report.bytes > 32 * PAGE_BYTES as u64 + 15, "{report:?}");
-    assert_eq!(names_in(layers.dir()).len(), 3, "one layer and what isn't ours");
+    assert_eq!(names_in(layers.dir()).len(), 4, "one layer, what arrives, and what isn't ours");
     let snapshot = store.open(two.snapshot).unwrap();
     assert!(read_all(&layers, snapshot.map()) == memories[1]);
 
