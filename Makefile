@@ -24,6 +24,8 @@ GUEST_BIN := $(CARGO_TARGET_DIR)/$(GUEST_TARGET)/release
 # What building needs, what running needs.
 APT_BUILD := ca-certificates curl gcc libc6-dev make
 APT_RUN := cpio debian-archive-keyring e2fsprogs iproute2 mmdebstrap nftables qemu-system-x86 seabios
+# What checks need: the S3 server of the object store's tests is a Python package.
+APT_CHECK := python3-venv
 # What the harness is measured beside.
 APT_BENCH := nghttp2-client nginx-light wrk
 DENY_VERSION := 0.20.2
@@ -130,5 +132,7 @@ tools:
 
 .PHONY: check-tools
 check-tools:
+	@$(MAKE) --no-print-directory tools APT_RUN="$(APT_RUN) $(APT_CHECK)"
+	@pool/remote/tests/s3-server.sh --install
 	@command -v cargo-deny > /dev/null || $(CARGO) install --locked cargo-deny@$(DENY_VERSION)
 	@command -v cargo-machete > /dev/null || $(CARGO) install --locked cargo-machete@$(MACHETE_VERSION)
