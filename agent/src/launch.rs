@@ -11,7 +11,13 @@
 //! - The journal names the slot before it is made, and the machine before it runs.
 //! - What fails leaves neither a machine nor a slot.
 
-use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use agent_slot::{GATEWAY_IP, GUEST_IP, GUEST_MAC, GUEST_PREFIX, Slot};
 use agent_vmm::{BaseMemory, Blank, Machine, MachineSpec, OnMemory, Restored, VmmError};
@@ -224,9 +230,14 @@ pub(crate) async fn prepare(
     host.vmm.prepare(spec).await.map_err(vmm_error(record, "prepare"))
 }
 
-/// A file of so many zeroes that takes no space.
-pub(crate) fn empty_disk(path: &std::path::Path, bytes: u64) -> std::io::Result<File> {
-    let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+/// A new file of so many zeroes that takes no space, in the place of what has its name: a pause
+/// that was interrupted may have left the name of an image's own disk.
+pub(crate) fn empty_disk(path: &Path, bytes: u64) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = File::options().read(true).write(true).create_new(true).open(path)?;
     file.set_len(bytes)?;
     Ok(file)
 }
@@ -281,4 +292,21 @@ pub(crate) async fn write(host: &Arc<Host>, record: &Record) -> Result<(), Agent
     blocking(move || journal::write(&dir, &record, Durability::Process))
         .await
         .map_err(AgentError::io("write the journal"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_disk_leaves_the_image_alone_that_had_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, disk) = (dir.path().join("image"), dir.path().join("disk"));
+        fs::write(&image, b"content").unwrap();
+        fs::hard_link(&image, &disk).unwrap();
+        let new = empty_disk(&disk, 8192).unwrap();
+        assert_eq!(new.metadata().unwrap().len(), 8192);
+        assert_eq!(fs::read(&image).unwrap(), b"content");
+        assert!(empty_disk(&dir.path().join("no/disk"), 1).is_err());
+    }
 }
