@@ -66,7 +66,7 @@ impl Policy {
         Limits { lease_max: self.lease_max, max_requests }
     }
 
-    /// How long a sandbox over the target stays warm.
+    /// How long a sandbox over the target stays warm at the most.
     #[must_use]
     pub fn idle_ttl(&self) -> Duration {
         Duration::from_millis(self.tuning.idle_ttl_ms)

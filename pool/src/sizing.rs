@@ -10,6 +10,11 @@
 //! - when a silence ends and how many come then (`idle`, `beat`): a rare or periodic function
 //!   has one warm only while its next caller is likely.
 //!
+//! While the rate is constant within its statistical error it is taken as known and the target is
+//! held (`steady`), and so is the refill time (`refill`): a target that follows noise wastes what
+//! it restores. What is over the target goes after a short [`Demand::grace`], not after the
+//! idle TTL: one decision about what an idle sandbox is worth is enough.
+//!
 //! One price for every function is also what shares a host's memory best: where the last
 //! sandbox of each function is worth the same, none is better placed elsewhere.
 
@@ -31,7 +36,7 @@ use refill::Refill;
 
 /// Refill times for which a sandbox over the target is kept, and seconds at least: a caller may
 /// take it, and a target that fell by chance rises again.
-const GRACE: (f64, f64) = (2.0, 600.0);
+const GRACE: (f64, f64) = (2.0, 1.0);
 
 /// Seconds that nobody has come for, at least, before the first caller: a pool's first minutes
 /// tell when it was made, not when it is called.

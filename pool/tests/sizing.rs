@@ -36,6 +36,20 @@ async fn idle_sandboxes_over_the_floor_are_reaped_by_ttl() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn surplus_of_a_pool_that_had_callers_goes_after_a_short_grace() {
+    let pool = TestPool::start(policy(with_ttl(6, 8, 60_000)));
+    pool.settle().await;
+    drop(pool.lease().await.unwrap());
+    pool.settle().await;
+    pool.pool.set_policy(policy(with_ttl(0, 8, 60_000))).await;
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(pool.stats().await.warm, 6, "a caller may still take them");
+    sleep(Duration::from_secs(5)).await;
+    let stats = pool.stats().await;
+    assert!(stats.warm <= stats.target.max(1) && stats.reaped_idle >= 5, "{stats:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn prewarmed_sandboxes_are_kept_until_the_ttl_has_passed() {
     let pool = TestPool::start(policy(with_ttl(0, 5, 60_000)));
     pool.pool.prewarm(99).await;

@@ -182,7 +182,7 @@ pub struct PoolPolicy {
     pub min_warm: u32,
     /// Warm and restoring sandboxes to have at most.
     pub max_warm: u32,
-    /// Idle warm sandboxes over `min_warm` go after this, milliseconds.
+    /// Idle warm sandboxes over `min_warm` go after this at the latest, milliseconds.
     pub idle_ttl_ms: u64,
     /// A warm sandbox is replaced after this, milliseconds; 0: never.
     pub max_age_ms: u64,

@@ -1,4 +1,10 @@
 //! What happens, event by event, when a policy meets a trace?
+//!
+//! Supply is kept as the pool's actor keeps it: restores up to the target and one for each caller
+//! who waits; what is over the target goes, oldest first, after the sizing's short grace and after
+//! the idle TTL at the latest. Keeping it for the whole idle TTL lost to Knative by up to 34
+//! points at equal memory where callers come in bursts (63 sandboxes instead of 22 for 99.8 %
+//! instead of 99.5 % hits); ending it at once only wastes restores.
 
 use std::{
     cmp::Reverse,

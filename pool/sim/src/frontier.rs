@@ -45,6 +45,19 @@ impl Point {
     fn memory(&self) -> f64 {
         self.outcome.sandbox_seconds
     }
+
+    /// Whether it has its family's usual setting: ours the pools' default price and no minimum,
+    /// Knative its default, a fixed size the pools' default maximum, or 1 for each of many.
+    #[must_use]
+    pub fn is_usual(&self, trace: &Trace) -> bool {
+        match self.policy {
+            PolicyKind::Ours(sizing, patience) => {
+                sizing.min_warm == 0 && patience.as_secs_f64() == IDLE_TTL
+            }
+            PolicyKind::Fixed(count) => count == if trace.functions > 10 { 1 } else { 8 },
+            PolicyKind::Knative(rule) => rule.utilisation == 0.7 && rule.min_scale == 0,
+        }
+    }
 }
 
 /// How ours compares with one baseline's point.
@@ -178,9 +191,11 @@ pub fn interpolate(ours: &[Point], memory: f64) -> Option<f64> {
     }
     let last = hull.iter().rfind(|point| point.0 <= memory)?;
     let next = hull.iter().find(|point| point.0 > memory);
-    Some(next.map_or(last.1, |next| {
-        last.1 + (memory - last.0) / (next.0 - last.0) * (next.1 - last.1)
-    }))
+    Some(
+        next.map_or(last.1, |next| {
+            last.1 + (memory - last.0) / (next.0 - last.0) * (next.1 - last.1)
+        }),
+    )
 }
 
 /// Compares ours with each point of a baseline. A point below all of ours has no comparison and

@@ -18,5 +18,5 @@ pub use frontier::{Comparison, Point, Verdict, compare, interpolate, refine, swe
 pub use knative::{Knative, KnativeRule};
 pub use outcome::Outcome;
 pub use policy::{Family, PolicyKind, Sizer};
-pub use report::{frontier_table, verdict_line};
+pub use report::{Section, frontier_table, summary_table, usual_table, verdict_line};
 pub use trace::{Arrival, Kind, Random, Trace};

@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::{Context, bail};
 use clap::Parser;
 use pool_sim::{
-    Family, Kind, Point, Setup, Verdict, compare, frontier_table, refine, sweep, verdict_line,
+    Family, Kind, Point, Section, Setup, frontier_table, refine, summary_table, sweep, usual_table,
 };
 
 /// Simulates sizing policies over synthetic traces and compares them at equal memory.
@@ -18,7 +18,7 @@ struct Args {
     /// Traces to run: steady, diurnal, bursty, flash, long-tail, mixed; all by default.
     #[arg(long, value_delimiter = ',')]
     traces: Vec<String>,
-    /// Hours of virtual time; each trace's own by default (3 to 24).
+    /// Hours of virtual time; each trace's own by default: 3, diurnal 24, long-tail 6.
     #[arg(long)]
     hours: Option<f64>,
     /// Policies to compare ours with: fixed, knative; both by default.
@@ -39,10 +39,13 @@ struct Args {
     /// Functions in the long tail.
     #[arg(long, default_value_t = 10_000)]
     functions: u32,
-    /// Print the frontier tables too.
+    /// Print Markdown: a table of the verdicts, and one of all policies at their usual settings.
     #[arg(long)]
     markdown: bool,
-    /// Exit with 1 if a trace is lost.
+    /// Print each trace's table of all settings too.
+    #[arg(long)]
+    frontier: bool,
+    /// Exit with 1 if a trace is lost; a tie, differences within 0.05 points, is none.
     #[arg(long)]
     check: bool,
 }
@@ -52,31 +55,37 @@ fn main() -> anyhow::Result<ExitCode> {
     let setup = setup(&args)?;
     let kinds = chosen(&args.traces, &Kind::ALL, Kind::name, "trace")?;
     let families = chosen(&args.policies, &Family::ALL, Family::name, "policy")?;
-    let mut lost = false;
+    let mut sections = Vec::new();
     for kind in kinds {
-        let hours = args.hours.unwrap_or(kind.hours());
-        let trace = kind.make(args.seed, hours, args.functions);
-        let mut ours = sweep(&setup, Family::Ours, &trace, args.seed);
-        let baselines: Vec<(Family, Vec<Point>)> = families
-            .iter()
-            .filter(|&&family| family != Family::Ours)
-            .map(|&family| (family, sweep(&setup, family, &trace, args.seed)))
-            .collect();
-        let theirs: Vec<Point> = baselines.iter().flat_map(|(_, points)| points.clone()).collect();
-        refine(&setup, &mut ours, &theirs, &trace, args.seed);
-        let mut verdicts = String::new();
-        for (family, points) in &baselines {
-            let comparisons = compare(&ours, points);
-            lost |= Verdict::of(&comparisons) == Verdict::Lost;
-            verdicts += &verdict_line(trace.name, family.name(), &comparisons);
-            verdicts.push('\n');
+        let section = simulate(&args, &setup, kind, &families);
+        if !args.markdown {
+            println!("{}", section.lines());
         }
-        if args.markdown {
-            println!("{}", frontier_table(&trace, &ours, &theirs, args.sandbox_mib));
-        }
-        println!("{verdicts}");
+        sections.push(section);
     }
+    if args.markdown {
+        println!("{}\n{}", summary_table(&sections), usual_table(&sections, args.sandbox_mib));
+    }
+    let lost = sections.iter().any(Section::is_lost);
     Ok(if args.check && lost { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Runs all policies over one trace, and prints their table if asked to.
+fn simulate(args: &Args, setup: &Setup, kind: Kind, families: &[Family]) -> Section {
+    let hours = args.hours.unwrap_or(kind.hours());
+    let trace = kind.make(args.seed, hours, args.functions);
+    let mut ours = sweep(setup, Family::Ours, &trace, args.seed);
+    let baselines: Vec<(Family, Vec<Point>)> = families
+        .iter()
+        .filter(|&&family| family != Family::Ours)
+        .map(|&family| (family, sweep(setup, family, &trace, args.seed)))
+        .collect();
+    let theirs: Vec<Point> = baselines.iter().flat_map(|(_, points)| points.clone()).collect();
+    refine(setup, &mut ours, &theirs, &trace, args.seed);
+    if args.frontier {
+        println!("{}", frontier_table(&trace, &ours, &theirs, args.sandbox_mib));
+    }
+    Section::new(&trace, &ours, &baselines)
 }
 
 fn setup(args: &Args) -> anyhow::Result<Setup> {

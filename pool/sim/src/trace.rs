@@ -68,7 +68,7 @@ impl Kind {
         match self {
             Self::Steady | Self::Bursty | Self::Flash | Self::Mixed => 3.0,
             Self::Diurnal => 24.0,
-            Self::LongTail => 8.0,
+            Self::LongTail => 6.0,
         }
     }
 

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use pool_sim::{
-    Family, Kind, Knative, Outcome, PolicyKind, Setup, compare, refine, run, sweep, verdict_line,
+    Family, Kind, Knative, Outcome, Point, PolicyKind, Section, Setup, Verdict, compare,
+    interpolate, refine, run, summary_table, sweep, usual_table, verdict_line,
 };
 use proptest::prelude::*;
 
@@ -98,4 +99,51 @@ fn ours_is_ahead_at_equal_memory_where_the_rate_changes() {
             comparisons.iter().map(|c| c.ours - c.theirs).sum::<f64>() / comparisons.len() as f64;
         assert!(mean > 0.02, "{line}");
     }
+}
+
+#[test]
+fn constant_rate_is_no_loss_and_wastes_nothing() {
+    let (setup, trace) = (Setup::default(), Kind::Steady.make(4, 0.75, 0));
+    let mut ours = sweep(&setup, Family::Ours, &trace, 4);
+    let fixed = sweep(&setup, Family::Fixed, &trace, 4);
+    refine(&setup, &mut ours, &fixed, &trace, 4);
+    let comparisons = compare(&ours, &fixed);
+    let line = verdict_line(trace.name, "fixed", &comparisons);
+    // The first minutes, which count here, are not yet as good as knowing the rate.
+    assert!(comparisons.iter().all(|c| c.ours - c.theirs > -0.005), "{line}");
+    let usual = ours.iter().find(|point| point.is_usual(&trace)).unwrap();
+    assert!(usual.outcome.wasted <= 5, "{} wasted", usual.outcome.wasted);
+}
+
+fn point(hits: u64, sandbox_seconds: f64) -> Point {
+    let outcome = Outcome { arrivals: 1000, hits, sandbox_seconds, ..Outcome::default() };
+    Point { policy: PolicyKind::Fixed(8), outcome }
+}
+
+#[test]
+fn equal_memory_is_the_upper_hull_and_ties_are_not_lost() {
+    let ours = [point(100, 1.0), point(200, 2.0), point(500, 3.0), point(400, 4.0)];
+    let at = |memory| interpolate(&ours, memory);
+    assert_eq!(at(0.5), None);
+    assert!((at(2.0).unwrap() - 0.3).abs() < 1e-9, "{:?}", at(2.0));
+    assert!((at(9.0).unwrap() - 0.5).abs() < 1e-9);
+    let verdict = |theirs| Verdict::of(&compare(&ours, &[theirs]));
+    assert_eq!(verdict(point(300, 2.0)), Verdict::Equal);
+    assert_eq!(verdict(point(290, 2.0)), Verdict::Won);
+    assert_eq!(verdict(point(310, 2.0)), Verdict::Lost);
+}
+
+#[test]
+fn tables_name_the_verdict_and_the_usual_settings() {
+    let trace = Kind::Steady.make(1, 0.01, 0);
+    let sections = |theirs| {
+        let ours = [point(500, 3.0)];
+        [Section::new(&trace, &ours, &[(Family::Fixed, vec![point(theirs, 3.0)])])]
+    };
+    let lost = sections(600);
+    assert!(lost[0].is_lost() && !sections(500)[0].is_lost());
+    let table = summary_table(&lost);
+    assert!(table.contains("fixed | -10.00 | -10.00 | fixed 8 | LOST |"), "{table}");
+    let usual = usual_table(&lost, 128);
+    assert!(usual.contains("| steady | fixed 8 | 60.000 % |"), "{usual}");
 }

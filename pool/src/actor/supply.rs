@@ -1,7 +1,12 @@
 //! How the pool's task keeps its supply: what it aims for, what it restores, what it gives up.
+//!
+//! What is warm over the target goes after the sizing's short grace, after the idle TTL at the
+//! latest: the target already says what an idle sandbox is worth, and `pool-sim` shows that
+//! keeping it for the whole TTL costs three times the memory where callers come in bursts.
 
 use std::sync::Arc;
 
+use pool_model::Reuse;
 use tokio::{
     sync::oneshot,
     time::{Duration, Instant},
@@ -39,6 +44,8 @@ pub(super) struct Aim {
     /// A floor that was asked for, and until when.
     prewarm: Option<(u32, Instant)>,
     reviewed_at: Option<Instant>,
+    /// Since when there have been more warm than the target.
+    over_since: Option<Instant>,
     /// Something happened that may change the target.
     changed: bool,
     /// When to look again.
@@ -228,17 +235,33 @@ impl<D: Driver> Task<D> {
         }
     }
 
-    /// Gives up what has been idle for long enough over the target, oldest first.
+    /// Gives up what is warm over the target, oldest first: once there have been too many for the
+    /// sizing's grace, or one was idle for the TTL.
     pub(super) fn reap_idle(&mut self) {
-        while self.members.counts().warm > self.aim.target {
-            let Some((id, since)) = self.members.oldest_warm() else { return };
-            let due = since + self.policy.idle_ttl();
+        let grace = self.surplus_grace();
+        loop {
+            let is_over = self.members.counts().warm > self.aim.target;
+            let Some((id, since)) = self.members.oldest_warm().filter(|_| is_over) else {
+                self.aim.over_since = None;
+                return;
+            };
+            let over_since = *self.aim.over_since.get_or_insert(self.now);
+            let due = (over_since + grace).min(since + self.policy.idle_ttl());
             if due > self.now {
                 self.wake_for_idle(due);
                 return;
             }
             self.record.counted.reaped_idle += 1;
             self.reap(id, Event::Expire, ReapReason::Idle);
+        }
+    }
+
+    /// How long there may be more warm than the target. The target says what a sandbox for one
+    /// caller is worth; those that serve several are kept for the idle TTL.
+    fn surplus_grace(&self) -> Duration {
+        match self.policy.tuning.reuse {
+            Reuse::Never => self.aim.demand.grace(&self.policy.sizing(self.aim.floor)),
+            Reuse::Sequential => self.policy.idle_ttl(),
         }
     }
 

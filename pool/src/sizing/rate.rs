@@ -194,10 +194,11 @@ impl Rates {
             memory.weight = kept * memory.weight / sum + dealt;
             memory.fade(length.max(3.0 * bin), span, bin, count);
         }
-        let witnesses = self.memories.iter().zip(MEMORIES).map(|(memory, length)| Witness {
-            length: length.max(3.0 * bin),
-            count: memory.count,
-            exposure: memory.exposure,
+        let witnesses = self.memories.iter().zip(MEMORIES).map(|(memory, length)| {
+            let length = length.max(3.0 * bin);
+            // A bin's callers are counted at its end, as if none had faded within it.
+            let faded_within = (1.0 - (-bin / length).exp()) * length / bin;
+            Witness { length, count: memory.count * faded_within, exposure: memory.exposure }
         });
         self.steady.observe(span, f64::from(count), witnesses);
         self.closed += 1;

@@ -10,6 +10,9 @@ const NEWS: (f64, f64) = (0.01, 0.1);
 /// to be at least, as a part of the time.
 const ALARM: (f64, f64) = (4.0, 0.1);
 
+/// Times that the fast mean is worth once it has given the alarm.
+const ANEW: u32 = 4;
+
 /// Part of the time by which the mean has to move for what is believed to follow it.
 const DEAD_BAND: f64 = 0.02;
 
@@ -41,6 +44,7 @@ impl Refill {
         let error = (self.square * NEWS.1 / (2.0 - NEWS.1)).sqrt();
         if (self.fast - self.slow).abs() > (ALARM.0 * error).max(ALARM.1 * self.slow) {
             self.slow = self.fast;
+            self.seen = ANEW;
         }
         let moved = (self.slow - self.held).abs() > DEAD_BAND * self.held;
         if moved {
