@@ -47,7 +47,11 @@ fn main() -> ExitCode {
 }
 
 async fn run(loaded: Loaded<AgentConfig>) -> anyhow::Result<()> {
-    let Loaded { config, layout, command } = loaded;
+    let Loaded { mut config, layout, command } = loaded;
+    if command == Some("reap") {
+        // Nothing is sent or brought: whoever stops an installation needs no credentials for that.
+        (config.object_store_url, config.object_store_endpoint) = (None, None);
+    }
     let _lock = start::lock(&layout)?;
     let (rpc_listen, proxy_listen) = (config.rpc_listen, config.proxy_listen);
     let agent = start::agent(layout.clone(), config).await?;

@@ -163,9 +163,14 @@ impl Agent {
         guest.init(&record, INIT_MAX).await?;
         let dir = self.host.dir(sandbox_id);
         let sandbox = Arc::new(Sandbox::new(dir, record.clone(), self.host.reaper.clone()));
+        let end = record.expires_at;
+        let turn = sandbox.turn().await;
         sandbox.store(record, Durability::Process).await?;
         let _ = self.insert(Arc::clone(&sandbox));
         self.serve(&sandbox, guest);
+        drop(turn);
+        // Its end may have passed, and who looked for it before it was in the list found nobody.
+        self.host.reaper.set(sandbox_id, end);
         Ok(index)
     }
 

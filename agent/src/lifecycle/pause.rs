@@ -83,7 +83,12 @@ impl Agent {
             .inspect_err(|_| sandbox.set_serving(Some(Arc::clone(&guest))))?;
         let saved = self.save(&guest, &record, self.host.images(sandbox.id)).await;
         match saved {
-            Ok(image) => self.finish_pause(sandbox, &guest, record, image).await,
+            Ok((image, layers)) => {
+                self.finish_pause(sandbox, &guest, record, image).await?;
+                self.compact_if_overdue(sandbox, layers).await;
+                self.compact_later(sandbox);
+                Ok(())
+            }
             Err(error) => {
                 self.undo_pause(sandbox, guest, record).await;
                 Err(error)
@@ -91,15 +96,17 @@ impl Agent {
         }
     }
 
-    /// Quiesces the guest, stops it and writes it to `store`. The guest stays stopped.
+    /// Quiesces the guest, stops it and writes it to `store`. The guest stays stopped. Also says
+    /// how many layers its memory is made of.
     async fn save(
         &self,
         guest: &Arc<Guest>,
         record: &Record,
         store: SnapshotStore,
-    ) -> Result<SnapshotId, AgentError> {
+    ) -> Result<(SnapshotId, usize), AgentError> {
         let captured = self.capture(guest, record, store, DiskBy::Link).await?;
-        self.commit(captured, record).await
+        let layers = captured.map.layers().len();
+        Ok((self.commit(captured, record).await?, layers))
     }
 
     /// All of saving that needs the guest to stand still.
@@ -197,7 +204,6 @@ impl Agent {
         }
         guest.stop().await;
         self.drop_old_image(sandbox.id, old, image).await;
-        self.compact_later(sandbox);
         tracing::info!(sandbox.id = %sandbox.id, "sandbox paused");
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use pool_model::{SandboxState, SnapshotId};
-use pool_store::{LayerId, OpenError, Snapshot, SnapshotStore};
+use pool_store::{LAYERS_MAX, LayerId, OpenError, Snapshot, SnapshotStore};
 use tokio::time::sleep;
 
 use crate::{
@@ -26,6 +26,8 @@ use crate::{
     sandbox::Sandbox,
 };
 
+/// Layers of an image that a pause does not leave to the background any more.
+const LAYERS_OVERDUE: usize = 2 * LAYERS_MAX;
 /// After this a sandbox's guest has done what it does after a restore.
 const SETTLED: Duration = Duration::from_secs(2);
 
@@ -74,18 +76,53 @@ impl Agent {
         });
     }
 
+    /// Merges the layers of an image that has far too many: its sandbox is always resumed before
+    /// [`Agent::compact_later`] has ended. The caller holds the turn.
+    pub(super) async fn compact_if_overdue(&self, sandbox: &Arc<Sandbox>, layers: usize) {
+        if layers <= LAYERS_OVERDUE {
+            return;
+        }
+        let merged = async {
+            match self.merge_layers(sandbox).await? {
+                Some((old, new)) => self.replace_image(sandbox, old, new).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = merged.await {
+            tracing::warn!(sandbox.id = %sandbox.id, "image not compacted: {}", chain(&error));
+        }
+    }
+
     async fn compact(&self, sandbox: &Arc<Sandbox>) -> Result<(), AgentError> {
-        let Some(old) = sandbox.record().image else { return Ok(()) };
-        let images = self.host.images(sandbox.id);
-        let store = images.clone();
         // Without the turn: a request that resumes the sandbox must not wait for this.
+        let Some((old, new)) = self.merge_layers(sandbox).await? else { return Ok(()) };
+        let _turn = sandbox.turn().await;
+        self.replace_image(sandbox, old, new).await
+    }
+
+    /// Makes an image of fewer layers beside a sandbox's own. Both, if that was needed.
+    async fn merge_layers(
+        &self,
+        sandbox: &Arc<Sandbox>,
+    ) -> Result<Option<(SnapshotId, SnapshotId)>, AgentError> {
+        let Some(old) = sandbox.record().image else { return Ok(None) };
+        let store = self.host.images(sandbox.id);
         let compacted = blocking(move || {
             let image = store.open(old).map_err(AgentError::store("open the pause image"))?;
             store.compacted(&image).map_err(AgentError::store("compact the pause image"))
-        })
-        .await?;
-        let Some(new) = compacted.map(|manifest| manifest.snapshot) else { return Ok(()) };
-        let _turn = sandbox.turn().await;
+        });
+        Ok(compacted.await?.map(|manifest| (old, manifest.snapshot)))
+    }
+
+    /// Puts `new` in the place of `old`, if the sandbox still is paused on that. The caller holds
+    /// the turn.
+    async fn replace_image(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        old: SnapshotId,
+        new: SnapshotId,
+    ) -> Result<(), AgentError> {
+        let images = self.host.images(sandbox.id);
         let record = sandbox.record();
         let same = record.state == SandboxState::Paused && record.image == Some(old);
         let unneeded = if same && self.sandbox(sandbox.id).is_ok() {

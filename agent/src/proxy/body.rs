@@ -38,7 +38,17 @@ impl Body {
     }
 
     pub(super) fn holding(inner: UnsyncBoxBody<Bytes, Error>, held: impl Held) -> Self {
-        Self { inner, held: Some(Box::new(held)) }
+        let mut held: Option<Box<dyn Held>> = Some(Box::new(held));
+        if inner.is_end_stream() {
+            finish(&mut held); // whoever writes the response polls no empty body
+        }
+        Self { inner, held }
+    }
+}
+
+fn finish(held: &mut Option<Box<dyn Held>>) {
+    if let Some(held) = held.take() {
+        held.finish();
     }
 }
 
@@ -56,16 +66,13 @@ impl HttpBody for Body {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = self.project();
-        let frame = ready!(this.inner.poll_frame(cx));
+        let mut this = self.project();
+        let frame = ready!(this.inner.as_mut().poll_frame(cx));
         match &frame {
-            Some(Ok(_)) => {}
-            // The guest has nothing more to say, so its slot may be reaped or used again now.
-            None => {
-                if let Some(held) = this.held.take() {
-                    held.finish();
-                }
-            }
+            Some(Ok(_)) if !this.inner.is_end_stream() => {}
+            // The guest has nothing more to say, so its slot may be reaped or used again now. A body
+            // of known length is not polled again after its last byte.
+            Some(Ok(_)) | None => finish(this.held),
             Some(Err(_)) => drop(this.held.take()),
         }
         Poll::Ready(frame)
@@ -78,5 +85,64 @@ impl HttpBody for Body {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    use http_body_util::{BodyExt as _, Full, StreamBody};
+
+    use super::*;
+
+    /// Counts ends: 1 for a proper one, 100 for a break.
+    struct Ends(Arc<AtomicU32>, bool);
+
+    impl Held for Ends {
+        fn finish(mut self: Box<Self>) {
+            self.1 = true;
+        }
+    }
+
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            self.0.fetch_add(if self.1 { 1 } else { 100 }, Ordering::SeqCst);
+        }
+    }
+
+    fn sized(content: &'static [u8]) -> UnsyncBoxBody<Bytes, Error> {
+        Full::new(Bytes::from_static(content)).map_err(Into::into).boxed_unsync()
+    }
+
+    #[tokio::test]
+    async fn body_of_known_length_ends_with_its_last_byte() {
+        let ends = Arc::new(AtomicU32::new(0));
+        let mut body = Body::holding(sized(b"all"), Ends(Arc::clone(&ends), false));
+        assert_eq!(ends.load(Ordering::SeqCst), 0);
+        assert!(body.frame().await.unwrap().is_ok());
+        // Not polled for its end, as a server does not after the last byte.
+        assert_eq!(ends.load(Ordering::SeqCst), 1);
+        drop(body);
+        drop(Body::holding(sized(b""), Ends(Arc::clone(&ends), false)));
+        assert_eq!(ends.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn body_that_is_not_read_to_its_end_has_broken_off() {
+        let ends = Arc::new(AtomicU32::new(0));
+        drop(Body::holding(sized(b"all"), Ends(Arc::clone(&ends), false)));
+        assert_eq!(ends.load(Ordering::SeqCst), 100);
+        let frames = ["one", "two"].map(|text| Ok::<_, Error>(Frame::data(Bytes::from(text))));
+        let stream = StreamBody::new(futures::stream::iter(frames));
+        let mut body = Body::holding(stream.boxed_unsync(), Ends(Arc::clone(&ends), false));
+        assert!(body.frame().await.unwrap().is_ok());
+        assert!(body.frame().await.unwrap().is_ok());
+        assert_eq!(ends.load(Ordering::SeqCst), 100);
+        assert!(body.frame().await.is_none());
+        assert_eq!(ends.load(Ordering::SeqCst), 101);
     }
 }
