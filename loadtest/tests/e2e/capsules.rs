@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use edge_api::CreateCapsule;
 use loadtest::{Protocol, Request};
 use pool_model::SandboxState;
 
@@ -16,7 +15,6 @@ use crate::{
 
 const PORT: u16 = 8000;
 const FILE_BYTES: u64 = 100 << 20;
-const ROUNDS: u32 = 20;
 
 pub(crate) async fn sandbox_serves_a_large_file_pauses_and_resumes_on_request(
     stack: Arc<TestStack>,
@@ -76,33 +74,4 @@ async fn download(sandbox: &Sandbox<'_>, made: &str) -> anyhow::Result<()> {
     let digest = digest.hex();
     ensure!(made.starts_with(&digest), "made {made}, came {digest}");
     Ok(())
-}
-
-pub(crate) async fn twenty_rounds_of_pause_and_resume_lose_nothing(
-    stack: Arc<TestStack>,
-) -> anyhow::Result<()> {
-    let asked = CreateCapsule { memory_mib: Some(128), ..Default::default() };
-    let sandbox = Sandbox::create(&stack, &asked).await?;
-    let pid = sandbox.serve_home(PORT).await?;
-    let mut generation = stack.api().capsule(sandbox.id).await?.generation;
-    for round in 1..=ROUNDS {
-        // No sync: a pause must take what the guest's page cache holds with it.
-        let write = format!("head -c 65536 /dev/urandom > file-{round}; sha256sum file-* > sums");
-        sandbox.run(&write).await.with_context(|| format!("round {round}"))?;
-        stack.api().pause(sandbox.id).await.with_context(|| format!("pause {round}"))?;
-        // Every other round by request, every other by name.
-        if round % 2 == 0 {
-            stack.api().resume(sandbox.id).await.with_context(|| format!("resume {round}"))?;
-        }
-        let check = format!("sha256sum --quiet -c sums && ls file-* | wc -l && kill -0 {pid}");
-        let sums = sandbox.fetch(PORT, "/sums").await.with_context(|| format!("round {round}"))?;
-        ensure!(sums.iter().filter(|byte| **byte == b'\n').count() == round as usize);
-        let count = sandbox.run(&check).await.with_context(|| format!("round {round}"))?;
-        ensure!(count == round.to_string(), "{count} files in round {round}");
-        let now = stack.api().capsule(sandbox.id).await?.generation;
-        ensure!(now > generation, "generation {} after {}", now.0, generation.0);
-        generation = now;
-    }
-    sandbox.delete().await?;
-    host::no_orphans(&stack, false, seconds(20)).await
 }

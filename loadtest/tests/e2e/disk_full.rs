@@ -27,7 +27,7 @@ const LEFT_BYTES: u64 = 16 << 20;
 pub(crate) async fn full_disk_refuses_snapshots_and_harms_nothing(
     _: Arc<TestStack>,
 ) -> anyhow::Result<()> {
-    let options = Options { sample: false, tmpfs_mib: Some(DISK_MIB) };
+    let options = Options { tmpfs_mib: Some(DISK_MIB), ..Options::default() };
     let stack = Arc::new(TestStack::start(&options).await?);
     let tested = refusals(&stack).await;
     if tested.is_err() {

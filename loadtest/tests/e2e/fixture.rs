@@ -18,6 +18,9 @@ use crate::teststack::{Options, TestStack};
 /// How often a state is looked at while it is waited for.
 const POLL: Duration = Duration::from_millis(100);
 
+/// Guest memory that the stack may promise: known, so that a test can ask for more than that.
+pub(crate) const MEMORY_BUDGET_MIB: u32 = 12_288;
+
 /// A runtime and the stack, made on first use: listing tests starts nothing.
 pub(crate) struct Fixture {
     inner: Arc<Inner>,
@@ -77,8 +80,9 @@ impl Inner {
     fn stack(&self) -> Result<Arc<TestStack>, String> {
         let mut slot = self.lock();
         if let Slot::Unmade = *slot {
-            let started = TestStack::start(&Options { sample: true, tmpfs_mib: None });
-            *slot = match self.runtime.block_on(started) {
+            let config = format!("[agent]\nmemory_budget_mib = {MEMORY_BUDGET_MIB}\n");
+            let options = Options { sample: true, config, ..Options::default() };
+            *slot = match self.runtime.block_on(TestStack::start(&options)) {
                 Ok(stack) => Slot::Made(Arc::new(stack)),
                 Err(error) => Slot::Broken(format!("the stack did not start: {error:#}")),
             };

@@ -1,7 +1,7 @@
 //! What the host says about an installation, whatever its API says.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use pool_model::{SandboxId, SandboxState};
+use serde_json::Value;
 
 use crate::{fixture::eventually, teststack::TestStack};
 
@@ -19,34 +20,79 @@ const NETNS_DIR: &str = "/run/netns";
 /// Where control groups may be mounted.
 const CGROUP_DIRS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids"];
 
+/// Most blanks that an agent keeps when it is not told otherwise.
+const BLANKS_MAX: usize = 2;
+
 /// A virtual machine's process.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Vmm {
-    /// The label of its sandbox.
+    /// The label of its sandbox, as the journal says.
     pub(crate) label: String,
     pub(crate) pid: i32,
+    /// It waits for a snapshot and is nobody's yet.
+    pub(crate) blank: bool,
+    /// The function whose pool it is in.
+    pub(crate) function: Option<String>,
+    /// What it was started for: a blank keeps its own label for life, whoever claims it.
+    name: String,
     /// The number of its slot.
     slot: String,
 }
 
-/// The machines of an installation: QEMU processes in one of its control groups.
-pub(crate) fn vmms(tag: &str) -> BTreeSet<Vmm> {
-    let group = format!("/wrenn-{tag}/");
+/// The machines of an installation: QEMU processes in one of its control groups. One that the
+/// journal does not name has the label that it was started with.
+pub(crate) fn vmms(stack: &TestStack) -> BTreeSet<Vmm> {
+    let group = format!("/wrenn-{}/", stack.tag());
+    let owners = journal(stack);
     let vmm = |pid: i32| {
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         let slot = groups.lines().find_map(|line| line.split_once(&group))?.1.to_owned();
         let arguments = arguments(pid);
         let name = arguments.iter().position(|text| text == "-name")? + 1;
-        let label = arguments.get(name)?.strip_prefix("wrenn-")?.to_owned();
-        Some(Vmm { label, pid, slot })
+        let name = arguments.get(name)?.strip_prefix("wrenn-")?.to_owned();
+        let unknown = || (name.clone(), Value::Null);
+        let (label, purpose) = owners.get(&pid).cloned().unwrap_or_else(unknown);
+        let function = purpose["warm"].as_str().map(str::to_owned);
+        Some(Vmm { label, pid, blank: purpose == "blank", function, name, slot })
     };
     pids().into_iter().filter_map(vmm).collect()
 }
 
+/// Whose each process is by the journal: its directory's name, and what for.
+fn journal(stack: &TestStack) -> BTreeMap<i32, (String, Value)> {
+    let dir = stack.layout().sandboxes_dir();
+    let mut owners = BTreeMap::new();
+    for label in names(&dir) {
+        let bytes = fs::read(dir.join(&label).join("sandbox.json")).unwrap_or_default();
+        let Ok(record) = serde_json::from_slice::<Value>(&bytes) else { continue };
+        let Some(pid) = record["machine"]["pid"].as_i64().and_then(|pid| pid.try_into().ok())
+        else {
+            continue;
+        };
+        let purpose = record["purpose"].clone();
+        // While it is being claimed two records name it, and the claimer's is the later one.
+        if purpose != "blank" || !owners.contains_key(&pid) {
+            owners.insert(pid, (label, purpose));
+        }
+    }
+    owners
+}
+
+/// The machines that wait for a snapshot.
+pub(crate) fn blanks(stack: &TestStack) -> Vec<Vmm> {
+    vmms(stack).into_iter().filter(|vmm| vmm.blank).collect()
+}
+
 /// The machine of one sandbox.
 pub(crate) fn vmm_of(stack: &TestStack, sandbox: SandboxId) -> anyhow::Result<Vmm> {
-    let found = vmms(stack.tag()).into_iter().find(|vmm| vmm.label == sandbox.label());
+    let found = vmms(stack).into_iter().find(|vmm| vmm.label == sandbox.label());
     found.with_context(|| format!("{sandbox} has no VMM"))
+}
+
+/// The layers of all memory that is kept on the host.
+pub(crate) fn layers(stack: &TestStack) -> BTreeSet<String> {
+    let names = names(&stack.layout().layers_dir());
+    names.iter().filter_map(|name| Some(name.strip_suffix(".blocks")?.to_owned())).collect()
 }
 
 /// Whether a process exists and has not ended.
@@ -81,16 +127,17 @@ pub(crate) fn holder_of(memory: MemoryFile) -> Option<i32> {
 /// What is left of a sandbox that had this machine: processes, files, sockets, mounts.
 pub(crate) fn traces_of(stack: &TestStack, vmm: &Vmm) -> Vec<String> {
     let mut traces = Vec::new();
+    let its = |text: &str| text.contains(&vmm.label) || text.contains(&vmm.name);
     for pid in pids() {
-        if arguments(pid).iter().any(|text| text.contains(&vmm.label)) {
+        if arguments(pid).iter().any(|text| its(text)) {
             traces.push(format!("process {pid}"));
         }
     }
     for table in ["/proc/self/mountinfo", "/proc/net/unix"] {
         let text = fs::read_to_string(table).unwrap_or_default();
-        traces.extend(text.lines().filter(|l| l.contains(&vmm.label)).map(str::to_owned));
+        traces.extend(text.lines().filter(|line| its(line)).map(str::to_owned));
     }
-    find(stack.layout().root(), &|name| name.contains(&vmm.label), &mut traces);
+    find(stack.layout().root(), &its, &mut traces);
     traces
 }
 
@@ -121,7 +168,7 @@ pub(crate) fn traces_of_all(stack: &TestStack) -> Vec<String> {
             traces.push(format!("process {pid}: {}", arguments.join(" ")));
         }
     }
-    traces.extend(vmms(tag).iter().map(|vmm| format!("{vmm:?}")));
+    traces.extend(vmms(stack).iter().map(|vmm| format!("{vmm:?}")));
     for dir in [NETNS_DIR, "/sys/class/net"] {
         traces
             .extend(names(Path::new(dir)).into_iter().filter(|n| n.starts_with(&slot_prefix(tag))));
@@ -154,14 +201,15 @@ async fn compare(stack: &TestStack, slots: bool) -> anyhow::Result<()> {
     let warm = warm_and_quiet(stack).await?;
     let capsules = stack.api().capsules().await?;
     let running = capsules.iter().filter(|capsule| capsule.state == SandboxState::Running).count();
-    let machines = vmms(stack.tag());
+    let machines = vmms(stack);
     let labels: BTreeSet<_> = machines.iter().map(|vmm| vmm.label.clone()).collect();
     ensure!(labels.len() == machines.len(), "two machines of one sandbox: {machines:?}");
-    let expected = running + warm as usize;
+    let blank = machines.iter().filter(|vmm| vmm.blank).count();
+    let used = machines.len() - blank;
+    ensure!(blank <= BLANKS_MAX, "{blank} machines wait for a snapshot: {machines:?}");
     ensure!(
-        machines.len() == expected,
-        "{} machines, but {running} sandboxes run and {warm} are warm: {labels:?}",
-        machines.len()
+        used == running + warm as usize,
+        "{used} machines, but {running} sandboxes run and {warm} are warm: {machines:?}"
     );
     for capsule in &capsules {
         let (label, state) = (capsule.id.label(), capsule.state);

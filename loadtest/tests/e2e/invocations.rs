@@ -84,8 +84,11 @@ fn check_headers(protocol: Protocol, answer: &Answer, port: u16) -> anyhow::Resu
         ensure!(offer.contains(&format!("h3=\":{port}\"")), "{offer}");
     }
     let ours = answer.headers.keys().filter(|name| name.as_str().starts_with("x-wrenn-"));
-    let ours: Vec<_> = ours.map(|name| name.as_str()).collect();
-    ensure!(ours == ["x-wrenn-sandbox"], "inner headers came out: {ours:?}");
+    let ours: BTreeSet<_> = ours.map(|name| name.as_str()).collect();
+    let expected = BTreeSet::from(["x-wrenn-reuse", "x-wrenn-sandbox"]);
+    ensure!(ours == expected, "inner headers came out, or not the right ones: {ours:?}");
+    let reuse = answer.header("x-wrenn-reuse");
+    ensure!(reuse == Some("never"), "a machine of its own says {reuse:?}");
     Ok(())
 }
 

@@ -2,15 +2,15 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
-use edge_api::{ClientError, CreateCapsule, DeployConfig, ErrorBody, ErrorCode};
+use anyhow::{Context as _, ensure};
+use edge_api::{CreateCapsule, DeployConfig, ErrorBody, ErrorCode};
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderName, HeaderValue, Method};
 use loadtest::{Answer, Protocol, Request};
 use pool_model::SnapshotId;
 use tokio::time::Instant;
 
-use crate::{fixture::seconds, host, teststack::TestStack};
+use crate::{fixture::seconds, host, pools::refused, teststack::TestStack};
 
 /// Longest for a refusal that needs no machine.
 const SOON: Duration = Duration::from_secs(2);
@@ -108,21 +108,6 @@ fn is_refused(answer: &Answer, code: &str, began: Instant) -> anyhow::Result<()>
     Ok(())
 }
 
-fn refused<T: std::fmt::Debug>(
-    result: Result<T, ClientError>,
-    code: ErrorCode,
-) -> anyhow::Result<ErrorBody> {
-    match result {
-        Err(ClientError::Refused(body, status)) => {
-            ensure!(body.code == code.as_str(), "{body:?}");
-            ensure!(status == code.http_status(), "{code} came with {status}");
-            Ok(body)
-        }
-        Err(error) => Err(error).with_context(|| format!("expected {code}")),
-        Ok(done) => bail!("expected {code}, got {done:?}"),
-    }
-}
-
 pub(crate) async fn bad_deploys_have_their_own_codes_and_leave_nothing(
     stack: Arc<TestStack>,
 ) -> anyhow::Result<()> {
@@ -178,7 +163,7 @@ async fn state(stack: &TestStack) -> anyhow::Result<[BTreeSet<String>; 4]> {
 }
 
 /// An archive of one file, whatever its name.
-fn tar_gz(name: &str, content: &[u8]) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn tar_gz(name: &str, content: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut header = tar::Header::new_gnu();
     // Past the checks that keep honest archives honest.
     header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());

@@ -7,6 +7,7 @@ use loadtest::{Protocol, Request};
 use tokio::time::Instant;
 
 use crate::{
+    events,
     fixture::{eventually, seconds, version},
     host,
     teststack::TestStack,
@@ -55,8 +56,12 @@ pub(crate) async fn starting_a_running_stack_again_changes_nothing(
 pub(crate) async fn stopped_stack_leaves_nothing_running(
     stack: Arc<TestStack>,
 ) -> anyhow::Result<()> {
-    ensure!(!host::vmms(stack.tag()).is_empty(), "nothing ran that could be left");
-    stack.down().await?;
+    ensure!(!host::vmms(&stack).is_empty(), "nothing ran that could be left");
+    let mut followed = stack.api().pool_events(None, Some(seconds(1))).await?;
+    events::next(&mut followed).await?;
+    let (down, ended) = tokio::join!(stack.down(), events::ends(followed));
+    down?;
+    ended.context("who follows the pools is told of the end")?;
     eventually("nothing is left", seconds(5), || async {
         let traces = host::traces_of_all(&stack);
         ensure!(traces.is_empty(), "{traces:#?}");

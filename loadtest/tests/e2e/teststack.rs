@@ -40,39 +40,53 @@ rm -rf "$2"
 "#;
 
 /// How a stack is to be made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
     /// Deploy `hello`.
     pub(crate) sample: bool,
     /// Put the whole directory on a disk of this size.
     pub(crate) tmpfs_mib: Option<u32>,
+    /// Its `config.toml`.
+    pub(crate) config: String,
+    /// Environment of its processes, beside ours.
+    pub(crate) env: Vec<(&'static str, String)>,
+    /// The directory of a stack whose edge's records it begins with: functions, keys, snapshots.
+    pub(crate) records_of: Option<PathBuf>,
 }
 
 /// A running stack.
 pub(crate) struct TestStack {
-    layout: Layout,
     tag: String,
-    bin_dir: PathBuf,
+    cli: Cli,
     up: Vec<String>,
     stack: Stack,
     guard: Option<Child>,
+}
+
+/// `wrenn`, for one directory.
+#[derive(Debug, Clone)]
+struct Cli {
+    bin_dir: PathBuf,
+    layout: Layout,
+    env: Vec<(&'static str, String)>,
 }
 
 impl TestStack {
     /// Starts one; answers when it serves.
     pub(crate) async fn start(options: &Options) -> anyhow::Result<Self> {
         let bin_dir = bin_dir()?;
-        let root = make_root(options.tmpfs_mib)?;
+        let root = make_root(options)?;
         let layout = Layout::new(&root);
         let guard = guard(&bin_dir, layout.root())?;
         let up = up_arguments(options)?;
-        let begun = Begun { layout, bin_dir, up, guard: Some(guard) };
+        let cli = Cli { bin_dir, layout, env: options.env.clone() };
+        let begun = Begun { cli, up, guard: Some(guard) };
         begun.up().await
     }
 
     /// Where its files are.
     pub(crate) fn layout(&self) -> &Layout {
-        &self.layout
+        &self.cli.layout
     }
 
     /// The installation's tag, which all names of the host carry that belong to it.
@@ -92,7 +106,7 @@ impl TestStack {
 
     /// What `dev.json` says now.
     pub(crate) fn dev(&self) -> anyhow::Result<DevFile> {
-        Ok(DevFile::read(&self.layout.dev_file())?)
+        Ok(DevFile::read(&self.layout().dev_file())?)
     }
 
     /// Runs `wrenn dev up` as at the start.
@@ -111,12 +125,12 @@ impl TestStack {
         &self,
         arguments: impl IntoIterator<Item = &'a str>,
     ) -> anyhow::Result<serde_json::Value> {
-        wrenn(&self.bin_dir, &self.layout, arguments).await
+        self.cli.run(arguments).await
     }
 
     /// Prints the ends of its logs.
     pub(crate) fn show_logs(&self) {
-        show_logs(&self.layout);
+        show_logs(self.layout());
     }
 }
 
@@ -128,8 +142,7 @@ impl Drop for TestStack {
 
 /// A stack that has a guard and does not serve yet.
 struct Begun {
-    layout: Layout,
-    bin_dir: PathBuf,
+    cli: Cli,
     up: Vec<String>,
     guard: Option<Child>,
 }
@@ -137,14 +150,14 @@ struct Begun {
 impl Begun {
     async fn up(mut self) -> anyhow::Result<TestStack> {
         let arguments = ["dev", "up"].into_iter().chain(self.up.iter().map(String::as_str));
-        if let Err(error) = wrenn(&self.bin_dir, &self.layout, arguments).await {
-            show_logs(&self.layout);
+        if let Err(error) = self.cli.run(arguments).await {
+            show_logs(&self.cli.layout);
             return Err(error);
         }
-        let stack = Stack::open(&self.layout.dev_file())?;
-        let (layout, bin_dir) = (self.layout.clone(), self.bin_dir.clone());
+        let stack = Stack::open(&self.cli.layout.dev_file())?;
         let (up, guard) = (std::mem::take(&mut self.up), self.guard.take());
-        Ok(TestStack { tag: layout.instance_tag(), layout, bin_dir, up, stack, guard })
+        let cli = self.cli.clone();
+        Ok(TestStack { tag: cli.layout.instance_tag(), cli, up, stack, guard })
     }
 }
 
@@ -177,35 +190,37 @@ fn guard(bin_dir: &Path, root: &Path) -> anyhow::Result<Child> {
         .context("cannot start the guard")
 }
 
-async fn wrenn<'a>(
-    bin_dir: &Path,
-    layout: &Layout,
-    arguments: impl IntoIterator<Item = &'a str>,
-) -> anyhow::Result<serde_json::Value> {
-    let arguments: Vec<&str> = arguments.into_iter().collect();
-    let shown = arguments.join(" ");
-    let mut command = tokio::process::Command::new(bin_dir.join("wrenn"));
-    command
-        .arg("--json")
-        .args(&arguments)
-        .env("WRENN_DIR", layout.root())
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    for name in ["WRENN_API_URL", "WRENN_API_KEY", "WRENN_API_KEY_FILE", "WRENN_CA_FILE"] {
-        command.env_remove(name);
+impl Cli {
+    async fn run<'a>(
+        &self,
+        arguments: impl IntoIterator<Item = &'a str>,
+    ) -> anyhow::Result<serde_json::Value> {
+        let arguments: Vec<&str> = arguments.into_iter().collect();
+        let shown = arguments.join(" ");
+        let mut command = tokio::process::Command::new(self.bin_dir.join("wrenn"));
+        command
+            .arg("--json")
+            .args(&arguments)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .env("WRENN_DIR", self.layout.root())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        for name in ["WRENN_API_URL", "WRENN_API_KEY", "WRENN_API_KEY_FILE", "WRENN_CA_FILE"] {
+            command.env_remove(name);
+        }
+        let output = timeout(COMMAND_MAX, command.output())
+            .await
+            .with_context(|| format!("`wrenn {shown}` took over {COMMAND_MAX:?}"))?
+            .with_context(|| format!("`wrenn {shown}` did not start"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "`wrenn {shown}` ended with {}: {said}", output.status);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.trim_end().rsplit('\n').next().unwrap_or_default();
+        if line.is_empty() {
+            return Ok(serde_json::Value::Null);
+        }
+        serde_json::from_str(line).with_context(|| format!("`wrenn {shown}` printed {line:?}"))
     }
-    let output = timeout(COMMAND_MAX, command.output())
-        .await
-        .with_context(|| format!("`wrenn {shown}` took over {COMMAND_MAX:?}"))?
-        .with_context(|| format!("`wrenn {shown}` did not start"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "`wrenn {shown}` ended with {}: {said}", output.status);
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.trim_end().rsplit('\n').next().unwrap_or_default();
-    if line.is_empty() {
-        return Ok(serde_json::Value::Null);
-    }
-    serde_json::from_str(line).with_context(|| format!("`wrenn {shown}` printed {line:?}"))
 }
 
 /// The directory with the programs: beside our own, one up from `deps/`.
@@ -224,14 +239,14 @@ fn bin_dir() -> anyhow::Result<PathBuf> {
 }
 
 /// A fresh directory with links to the built kernel and image.
-fn make_root(tmpfs_mib: Option<u32>) -> anyhow::Result<PathBuf> {
+fn make_root(options: &Options) -> anyhow::Result<PathBuf> {
     let built = match std::env::var_os("WRENN_DIR") {
         Some(dir) => PathBuf::from(dir),
         None => clone_dir().join(".wrenn"),
     };
     let built = built.canonicalize().with_context(|| format!("no {}", built.display()))?;
     let root = tempfile::Builder::new().prefix("wrenn-e2e-").tempdir()?.keep();
-    if let Some(mib) = tmpfs_mib {
+    if let Some(mib) = options.tmpfs_mib {
         mount_tmpfs(&root, mib)?;
     }
     // VMMs are users of their own and must get through.
@@ -241,7 +256,27 @@ fn make_root(tmpfs_mib: Option<u32>) -> anyhow::Result<PathBuf> {
         ensure!(target.is_dir(), "{} is missing: run `make images`", target.display());
         std::os::unix::fs::symlink(target, root.join(name))?;
     }
+    let layout = Layout::new(&root);
+    fs::write(layout.config_file(), &options.config)?;
+    if let Some(other) = &options.records_of {
+        copy_records(&Layout::new(other), &layout)?;
+    }
     Ok(root)
+}
+
+/// Copies an edge's database as it is now, and the API key that it knows.
+fn copy_records(from: &Layout, to: &Layout) -> anyhow::Result<()> {
+    const COPY: &str = "import sqlite3, sys; \
+        sqlite3.connect(sys.argv[1]).backup(sqlite3.connect(sys.argv[2]))";
+    let mut command = Command::new("python3");
+    command.args(["-c", COPY]).args([from.database_file(), to.database_file()]);
+    let output = command.output().context("python3 did not start")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the records were not copied: {said}");
+    fs::create_dir(to.secrets_dir())?;
+    fs::set_permissions(to.secrets_dir(), fs::Permissions::from_mode(0o700))?;
+    fs::copy(from.api_key_file(), to.api_key_file()).context("copy the API key")?;
+    Ok(())
 }
 
 fn mount_tmpfs(at: &Path, mib: u32) -> anyhow::Result<()> {

@@ -79,8 +79,8 @@ pub(crate) async fn idle_pool_drains_to_nothing(stack: Arc<TestStack>) -> anyhow
     }
     ensure!(!policies.is_empty(), "no pool to drain");
     eventually("no machine is left", GONE_MAX, || async {
-        let machines = host::vmms(stack.tag());
-        ensure!(machines.is_empty(), "{machines:?}");
+        let machines = host::vmms(&stack);
+        ensure!(machines.iter().all(|vmm| vmm.blank), "{machines:?}");
         Ok(())
     })
     .await?;
