@@ -60,18 +60,42 @@ check: tools check-tools fmt clippy doc deny machete images test e2e ## Run ever
 		$(CARGO_TARGET_DIR)/test.log $(CARGO_TARGET_DIR)/e2e.log
 
 .PHONY: bench
-bench: bench-tools images ## Measure and rewrite the tables of BENCHMARKS.md; the machine should be quiet
-	@$(CARGO) build $(FLAGS) -p agent --example restore_bench
+bench: bench-tools images bench-build ## Measure and rewrite the tables of BENCHMARKS.md; the machine should be quiet
 	@$(BIN)/wrenn dev down > /dev/null 2>&1 || true
 	@loadtest/reach.sh $(BIN)/loadtest | $(BIN)/loadtest insert --stamp BENCHMARKS.md reach
 	@$(BIN)/loadtest calibrate | $(BIN)/loadtest insert --stamp BENCHMARKS.md calibration
-	@$(BIN)/examples/restore_bench --wrenn-dir $(WRENN_DIR) --bin-dir $(BIN) | $(BIN)/loadtest insert --stamp BENCHMARKS.md restore
+	@$(MAKE) --no-print-directory bench-engine
 	@$(BIN)/wrenn dev up > /dev/null
 	@$(BIN)/wrenn deploy images/functions/echo > /dev/null
 	@$(BIN)/loadtest preset wrenn-bench --budgets loadtest/budgets.toml \
 		--json $(WRENN_DIR)/bench.json --html $(WRENN_DIR)/bench.html
 	@$(BIN)/loadtest report $(WRENN_DIR)/bench.json --markdown --brief | $(BIN)/loadtest insert BENCHMARKS.md bench
 	@$(BIN)/wrenn dev down > /dev/null
+
+# Everything that bench-engine runs.
+.PHONY: bench-build
+bench-build:
+	@$(CARGO) build $(FLAGS) -p agent -p agent-vmm -p pool -p pool-pager -p pool-store --examples
+	@$(CARGO) build $(FLAGS) -p pool-pager -p pool-sim -p qemu-uffd -p loadtest
+
+# The benches of the memory engine and the pool, each into its own place of the document. They make
+# machines and page servers of their own, so no stack may run beside them.
+ENGINE := --wrenn-dir $(WRENN_DIR) --bin-dir $(BIN)
+insert = $(BIN)/loadtest insert --stamp BENCHMARKS.md
+
+.PHONY: bench-engine
+bench-engine: bench-build
+	@$(BIN)/examples/page_server_bench | $(insert) pager
+	@$(BIN)/examples/restore_bench $(ENGINE) --memory-out $(WRENN_DIR)/bench.memory | $(insert) restore
+	@$(BIN)/examples/blank_times | $(insert) blank
+	@$(BIN)/examples/density_bench $(ENGINE) | $(insert) density
+	@$(BIN)/examples/generations_bench $(ENGINE) | $(insert) generations
+	@$(BIN)/examples/burst_bench $(ENGINE) | $(insert) burst
+	@$(BIN)/examples/claims_bench | $(insert) claims
+	@$(BIN)/examples/codec_bench $(WRENN_DIR)/bench.memory | $(insert) codec
+	@rm -f $(WRENN_DIR)/bench.memory
+	@$(BIN)/examples/capture_bench | $(insert) capture
+	@$(BIN)/pool-sim --markdown | $(insert) simulator
 
 .PHONY: clean
 clean: stop ## Stop the stack; remove what was built, images and sandboxes included

@@ -1,238 +1,229 @@
-//! What a restore costs beside a boot, and a clone beside a copy; prints Markdown.
+//! What does a restore cost, step by step: on a cold host, with its working set, over memory that is there, into a blank?
 //!
 //! ```text
-//! restore_bench --wrenn-dir DIR [--bin-dir DIR] [--rounds N]
+//! restore_bench --wrenn-dir DIR [--bin-dir DIR] [--rounds N] [--memory-out FILE]
 //! ```
 //!
-//! DIR needs a built image. Everything is made in a directory of its own beside it and removed.
-//! Machines are real, the page server is the real one. Run it on a quiet machine.
+//! FILE gets the guest's memory, for benches of codecs. DIR needs a built image. Everything is made in a directory of its own beside it and removed.
+//! Machines are real, the page server is the real one. The kinds of restore take turns, so that a
+//! busy moment hits all of them; prints Markdown.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, Instant},
+mod support;
+
+use std::time::{Duration, Instant};
+
+use agent::{guest::Guest, lifecycle::Source};
+use anyhow::Context as _;
+use pool_model::{Prefetch, SnapshotId};
+use support::{
+    Options, Stage,
+    figures::{float, median, mib, ms, p50_p99, percentile, ratio},
+    hello,
 };
 
-use agent::{
-    agent::Agent,
-    journal::Purpose,
-    lifecycle::{CreateSandbox, Source},
-    sandbox::Sandbox,
-    start,
-};
-use anyhow::{Context as _, bail};
-use pool_config::{Inputs, Outcome};
-use pool_model::{OnTimeout, SnapshotId, TeamId, TemplateId};
-
-/// Clones that live side by side when memory is looked at.
-const CLONES: usize = 10;
 const MEMORY_MIB: u32 = 256;
-
-struct Options {
-    wrenn_dir: PathBuf,
-    bin_dir: PathBuf,
-    rounds: usize,
-}
+/// Boots that are timed.
+const BOOTS: usize = 3;
+/// Restores whose touched pages become the working set: as many as the page server records.
+const RECORDED: usize = 3;
+/// Restores of an agent that copies pages; each is a cold one.
+const COPIES: usize = 10;
+/// What an agent reports of a restore, then what is done here.
+const STEPS: [&str; 6] = ["slot", "vmm", "memory", "state", "init", "ready"];
+const DIAL_MAX: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let options = options()?;
-    let shared = measure(&options, "shared").await?;
-    let copied = measure(&options, "copy").await?;
-    print(&options, &shared, &copied);
+    let options = Options::read()?;
+    let rounds = options.number("--rounds", 100)?;
+    let mut kinds = kinds();
+    let boots = compare(&options, rounds, &mut kinds).await?;
+    let copied = copies(&options, rounds.min(COPIES)).await?;
+    print(rounds, &kinds, &boots, &copied);
     Ok(())
 }
 
-/// What one population mode showed.
-struct Figures {
-    boots: Vec<Duration>,
-    restores: Vec<Duration>,
-    /// Page-fault events of each of the clones that live side by side, in order.
+/// One kind of restore, and what all its rounds showed.
+struct Kind {
+    name: &'static str,
+    /// Whether base memory is dropped before.
+    cold: bool,
+    prefetch: Prefetch,
+    blank: bool,
+    steps: [Vec<Duration>; STEPS.len()],
+    totals: Vec<Duration>,
+    answers: Vec<Duration>,
     faults: Vec<u64>,
-    /// Private bytes of each clone's guest memory.
-    private: Vec<u64>,
-    /// Resident bytes of each VMM that are not guest memory.
-    vmm: Vec<u64>,
-    base_bytes: u64,
+    prefetched_bytes: Vec<u64>,
 }
 
-async fn measure(options: &Options, population: &str) -> anyhow::Result<Figures> {
-    let dir = tempfile::Builder::new().prefix("restore-bench-").tempdir_in(&options.wrenn_dir)?;
-    let agent = start_agent(options, dir.path(), population).await?;
-    let result = run(&agent, options.rounds).await;
-    agent.reap_all().await?;
-    agent.host.cancel.cancel();
-    agent.host.tasks.close();
-    agent.host.pager.stop().await?;
-    agent.host.tasks.wait().await;
-    result
+impl Kind {
+    fn new(name: &'static str, cold: bool, prefetch: Prefetch, blank: bool) -> Self {
+        Self {
+            name,
+            cold,
+            prefetch,
+            blank,
+            steps: Default::default(),
+            totals: Vec::new(),
+            answers: Vec::new(),
+            faults: Vec::new(),
+            prefetched_bytes: Vec::new(),
+        }
+    }
+
+    /// One restore, one request, and the end of both.
+    async fn round(&mut self, stage: &Stage, snapshot: SnapshotId) -> anyhow::Result<()> {
+        if self.cold {
+            stage.agent.host.pager.drop_base(snapshot).await;
+        }
+        if self.blank {
+            stage.blanks(1).await?;
+        }
+        let began = Instant::now();
+        let (sandbox, _) = stage.create(Source::Snapshot(snapshot), 0, self.prefetch).await?;
+        let (guest, _) = hello::reach(&sandbox)?;
+        let ready = Instant::now();
+        guest.dial(hello::port()?, DIAL_MAX).await.context("the server does not listen")?;
+        self.note(&guest, ready.elapsed(), began.elapsed());
+        hello::get(&guest, "/").await?;
+        self.answers.push(began.elapsed());
+        let stats = stage.agent.host.pager.stats().await.context("no stats")?;
+        let pid = guest.record().pid;
+        let clone = stats.clones.iter().find(|clone| clone.pid == pid).context("not attached")?;
+        let base = stats.bases.iter().find(|base| base.snapshot == snapshot).context("no base")?;
+        self.faults.push(clone.faults);
+        self.prefetched_bytes.push(base.prefetched_bytes);
+        stage.destroy(&sandbox).await
+    }
+
+    fn note(&mut self, guest: &Guest, ready: Duration, total: Duration) {
+        for (name, samples) in STEPS.iter().zip(&mut self.steps) {
+            let step = guest.steps.iter().find(|(step, _)| step == name);
+            samples.push(step.map_or(ready, |(_, took)| *took));
+        }
+        self.totals.push(total);
+    }
+
+    fn row(&self) {
+        let steps: Vec<String> = self.steps.iter().map(|samples| p50_p99(samples)).collect();
+        println!(
+            "| {} | {} | {} | {} | {} | {} |",
+            self.name,
+            steps.join(" | "),
+            p50_p99(&self.totals),
+            p50_p99(&self.answers),
+            median(&self.faults),
+            if self.cold { mib(median(&self.prefetched_bytes)) } else { "–".to_owned() },
+        );
+    }
 }
 
-async fn run(agent: &Agent, rounds: usize) -> anyhow::Result<Figures> {
+fn kinds() -> [Kind; 4] {
+    [
+        Kind::new("cold", true, Prefetch::None, false),
+        Kind::new("cold, working set", true, Prefetch::WorkingSet, false),
+        Kind::new("base there", false, Prefetch::WorkingSet, false),
+        Kind::new("base there, blank", false, Prefetch::WorkingSet, true),
+    ]
+}
+
+/// All kinds in turns, on two agents: one keeps blanks, one does not. Returns the boots' times.
+async fn compare(
+    options: &Options,
+    rounds: usize,
+    kinds: &mut [Kind],
+) -> anyhow::Result<Vec<Duration>> {
+    let plain = Stage::start(options, &[("blank-vmms", "0")]).await?;
+    // Addresses and users that no other agent of this host is given by itself.
+    let own = [("blank-vmms", "1"), ("slot-network", "10.128.0.0"), ("first-uid", "600000")];
+    let blanks = Stage::start(options, &own).await?;
     let mut boots = Vec::new();
     let mut last = None;
-    for _ in 0..rounds.clamp(1, 3) {
-        if let Some(old) = last.take() {
-            destroy(agent, &old).await?;
-        }
-        let (sandbox, took) = create(agent, Source::Template(TemplateId::DEFAULT)).await?;
+    for _ in 0..BOOTS {
+        let (snapshot, took) = hello::deploy(&plain, MEMORY_MIB).await?;
         boots.push(took);
-        last = Some(sandbox);
+        last = Some(snapshot);
     }
-    let booted = last.context("at least one boot")?;
-    let snapshot = agent.snapshot(booted.id).await?;
-    destroy(agent, &booted).await?;
-    let clones = side_by_side(agent, snapshot).await?;
-    let mut restores = Vec::new();
+    let snapshots = [last.context("no boot")?, hello::deploy(&blanks, MEMORY_MIB).await?.0];
+    if let Some(path) = options.path("--memory-out") {
+        hello::write_memory(&plain, snapshots[0], &path)?;
+    }
+    for (stage, snapshot) in [&plain, &blanks].into_iter().zip(snapshots) {
+        warm_up(stage, snapshot).await?;
+    }
+    for round in 0..rounds {
+        // Each round begins with another kind, so that none always follows the same one.
+        for step in 0..kinds.len() {
+            let kind = &mut kinds[(round + step) % 4];
+            let (stage, snapshot) =
+                if kind.blank { (&blanks, snapshots[1]) } else { (&plain, snapshots[0]) };
+            kind.round(stage, snapshot).await?;
+        }
+    }
+    plain.stop().await?;
+    blanks.stop().await?;
+    Ok(boots)
+}
+
+/// Restores that nobody times: they serve once, and what they touched is the working set and is
+/// there from then on; a cold restore leaves it there, too.
+async fn warm_up(stage: &Stage, snapshot: SnapshotId) -> anyhow::Result<()> {
+    for _ in 0..RECORDED {
+        serve_once(stage, snapshot).await?;
+    }
+    Ok(())
+}
+
+async fn serve_once(stage: &Stage, snapshot: SnapshotId) -> anyhow::Result<()> {
+    let (sandbox, _) = stage.create(Source::Snapshot(snapshot), 0, Prefetch::None).await?;
+    let (guest, _) = hello::reach(&sandbox)?;
+    hello::get(&guest, "/").await?;
+    stage.agent.host.pager.record(guest.record().pid).await;
+    stage.destroy(&sandbox).await
+}
+
+/// What restores cost when each clone copies its pages, base or not.
+async fn copies(options: &Options, rounds: usize) -> anyhow::Result<Kind> {
+    let stage = Stage::start(options, &[("blank-vmms", "0"), ("population", "copy")]).await?;
+    let (snapshot, _) = hello::deploy(&stage, MEMORY_MIB).await?;
+    let mut kind = Kind::new("each clone copies", false, Prefetch::None, false);
     for _ in 0..rounds {
-        let (sandbox, took) = create(agent, Source::Snapshot(snapshot)).await?;
-        restores.push(took);
-        destroy(agent, &sandbox).await?;
+        kind.round(&stage, snapshot).await?;
     }
-    Ok(Figures { boots, restores, ..clones })
+    stage.stop().await?;
+    Ok(kind)
 }
 
-/// Clones that live at the same time: their faults and their memory.
-async fn side_by_side(agent: &Agent, snapshot: SnapshotId) -> anyhow::Result<Figures> {
-    let mut clones = Vec::new();
-    for _ in 0..CLONES {
-        clones.push(create(agent, Source::Snapshot(snapshot)).await?.0);
-    }
-    // Idle: whatever a guest does after its start has been done.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let stats = agent.host.pager.stats().await.context("the page server does not answer")?;
-    let mut figures = Figures {
-        boots: Vec::new(),
-        restores: Vec::new(),
-        faults: Vec::new(),
-        private: Vec::new(),
-        vmm: Vec::new(),
-        base_bytes: stats.bases.iter().map(|base| base.resident_bytes).sum(),
-    };
-    for clone in &clones {
-        let record = clone.serving().context("a clone died")?.record();
-        let seen = stats.clones.iter().find(|seen| seen.pid == record.pid);
-        figures.faults.push(seen.map_or(0, |seen| seen.faults));
-        let usage = agent_vmm::clone_usage(&record)?;
-        figures.private.push(usage.private_bytes);
-        figures.vmm.push(resident(record.pid)?.saturating_sub(usage.resident_bytes));
-    }
-    for clone in &clones {
-        destroy(agent, clone).await?;
-    }
-    Ok(figures)
-}
-
-async fn create(agent: &Agent, source: Source) -> anyhow::Result<(Arc<Sandbox>, Duration)> {
-    let memory_mib = if matches!(source, Source::Template(_)) { MEMORY_MIB } else { 0 };
-    let began = Instant::now();
-    let sandbox = agent
-        .create(CreateSandbox {
-            sandbox: None,
-            source,
-            team: TeamId::PLATFORM,
-            purpose: Purpose::Sandbox,
-            timeout_ms: 0,
-            on_timeout: OnTimeout::Kill,
-            memory_mib,
-            vcpus: 0,
-            env: BTreeMap::new(),
-            internet: false,
-            prefetch: Default::default(),
-        })
-        .await?;
-    Ok((sandbox, began.elapsed()))
-}
-
-async fn destroy(agent: &Agent, sandbox: &Arc<Sandbox>) -> anyhow::Result<()> {
-    Ok(agent.destroy(sandbox.id).await?)
-}
-
-/// Bytes of a process that are in memory (`VmRSS`).
-fn resident(pid: i32) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-    Ok(kib * 1024)
-}
-
-async fn start_agent(options: &Options, dir: &Path, population: &str) -> anyhow::Result<Agent> {
-    for shared in ["kernels", "images"] {
-        std::os::unix::fs::symlink(options.wrenn_dir.join(shared), dir.join(shared))?;
-    }
-    let bin = |name: &str| options.bin_dir.join(name).display().to_string();
-    let args = [
-        ("--wrenn-dir", dir.display().to_string()),
-        ("--pager", bin("pager")),
-        ("--qemu-uffd", bin("libqemu_uffd.so")),
-        ("--population", population.to_owned()),
-    ];
-    let inputs = Inputs {
-        args: args.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect(),
-        ..Inputs::default()
-    };
-    let loader = pool_config::Loader::new("restore_bench", "measures restores");
-    match loader.load_from(&inputs)? {
-        Outcome::Run(loaded) => start::agent(loaded.layout, loaded.config).await,
-        Outcome::Print(text) => bail!("{text}"),
-    }
-}
-
-fn options() -> anyhow::Result<Options> {
-    let mut args: BTreeMap<String, String> = BTreeMap::new();
-    let mut given = std::env::args().skip(1);
-    while let (Some(flag), Some(value)) = (given.next(), given.next()) {
-        args.insert(flag, value);
-    }
-    let beside = std::env::current_exe()?.ancestors().nth(2).map(Path::to_path_buf);
-    let bin_dir = args.get("--bin-dir").map(PathBuf::from).or(beside).context("--bin-dir")?;
-    let wrenn_dir = args.get("--wrenn-dir").context("--wrenn-dir is needed")?;
-    Ok(Options {
-        wrenn_dir: std::fs::canonicalize(wrenn_dir)?,
-        bin_dir,
-        rounds: args.get("--rounds").map_or(Ok(20), |text| text.parse())?,
-    })
-}
-
-fn print(options: &Options, shared: &Figures, copied: &Figures) {
-    let boot = percentile(&shared.boots, 50);
-    let (p50, p99) = (percentile(&shared.restores, 50), percentile(&shared.restores, 99));
-    println!("| what ({MEMORY_MIB} MiB guest, {} restores) | figure |\n|---|---|", options.rounds);
-    println!("| boot to ready, p50 | {:.0} ms |", ms(boot));
-    println!("| restore to ready, p50 / p99 | {:.0} / {:.0} ms |", ms(p50), ms(p99));
-    println!("| boot / restore | {:.1}x |", ms(boot) / ms(p50));
-    let copy = percentile(&copied.restores, 50);
-    println!("| restore when each clone copies its pages, p50 | {:.0} ms |", ms(copy));
-    let later = shared.faults[1..].iter().max().copied().unwrap_or(0);
-    let first = shared.faults[0];
-    #[expect(clippy::cast_precision_loss, reason = "a share, printed with one decimal")]
-    let share = later as f64 * 100.0 / first.max(1) as f64;
+fn print(rounds: usize, kinds: &[Kind; 4], boots: &[Duration], copied: &Kind) {
     println!(
-        "| page-fault events, clone 1 / most of clones 2 to {CLONES} | {first} / {later} ({share:.1} %) |"
+        "{MEMORY_MIB} MiB guest with a Python server; {rounds} restores of each kind in turns;"
     );
-    println!("| the same when each clone copies | {} each |", copied.faults[CLONES - 1]);
-    let (ours, theirs) = (shared.private[CLONES - 1], copied.private[CLONES - 1]);
     println!(
-        "| guest memory private to clone {CLONES}, shared / copied | {} / {} MiB ({} %) |",
-        ours >> 20,
-        theirs >> 20,
-        ours * 100 / theirs.max(1)
+        "p50 / p99 in ms; page faults and MiB filled ahead: medians up to the first answer.\n"
     );
-    println!("| base memory shared by all clones | {} MiB |", shared.base_bytes >> 20);
     println!(
-        "| QEMU's own memory per clone (code, TCG cache) | {} MiB |",
-        shared.vmm[CLONES - 1] >> 20
+        "| restore | {} | total | first answer | page faults | filled ahead |",
+        STEPS.join(" | ")
     );
-}
-
-fn percentile(samples: &[Duration], percent: usize) -> Duration {
-    let mut sorted = samples.to_vec();
-    sorted.sort_unstable();
-    let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
-    sorted.get(at).copied().unwrap_or_default()
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
+    println!("|---|{}---|---|---:|---:|", "---|".repeat(STEPS.len()));
+    kinds.iter().for_each(Kind::row);
+    copied.row();
+    let [cold, with_set, there, blank] = kinds;
+    let (boot, p50) = (percentile(boots, 50), |kind: &Kind| percentile(&kind.totals, 50));
+    let share = ratio(median(&with_set.faults), median(&cold.faults)) * 100.0;
+    println!("\n| beside each other | figure |\n|---|---|");
+    println!("| boot to an acknowledged `/init`, p50 of {BOOTS} | {} ms |", ms(boot));
+    for (name, kind) in [("base there", there), ("base there and a blank", blank)] {
+        println!(
+            "| boot / restore, {name} | {:.1}x |",
+            boot.as_secs_f64() / p50(kind).as_secs_f64()
+        );
+    }
+    println!("| page faults with the working set / without (target at most 5 %) | {share:.1} % |");
+    let faults = copied.faults.iter().copied().max().unwrap_or_default();
+    let later = float(there.faults.iter().copied().max().unwrap_or_default());
+    println!(
+        "| page faults of a later clone, most: shared / each copies | {later:.0} / {faults} |"
+    );
 }
