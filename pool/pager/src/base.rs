@@ -30,7 +30,7 @@ use pool_remote::Origin;
 use pool_store::PAGE_BYTES;
 
 use crate::{
-    error::{BaseError, FillError, step},
+    error::{BaseError, FillError, shortened, step},
     image::{Buffers, Image, Span},
     limits::Limits,
     memory::{HUGE_BYTES, Identity, Memory},
@@ -44,9 +44,6 @@ const PRESENT: u8 = 2;
 
 /// How long a fault waits for another one that is filling the same unit before it does it too.
 const FILLING_WAIT: Duration = Duration::from_secs(5);
-
-/// Longest text of an error in the stats.
-pub(crate) const ERROR_CHARS: usize = 200;
 
 /// Small pages in a huge one.
 const HUGE_PAGES: usize = HUGE_BYTES / PAGE_BYTES;
@@ -169,8 +166,7 @@ impl Base {
     }
 
     pub(crate) fn set_last_error(&self, text: &str) {
-        let text = text.chars().filter(|char| !char.is_control()).take(ERROR_CHARS).collect();
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(shortened(text));
     }
 
     /// Buffers for one session's faults.

@@ -2,12 +2,34 @@
 
 use std::io;
 
-pub(crate) use pool_model::chain;
 use pool_model::SnapshotId;
+pub(crate) use pool_model::chain;
 use pool_remote::SourceError;
 use pool_store::{BlockError, OpenError};
 
 use crate::plan::PlanError;
+
+/// Longest text of an error in the stats, bytes.
+pub(crate) const ERROR_BYTES: usize = 600;
+/// How much of a longer one is its end: there the cause is, at the beginning the place.
+const END_BYTES: usize = 300;
+const GAP: &str = " … ";
+
+/// An error for the stats: bounded, and without characters that grow in JSON.
+pub(crate) fn shortened(text: &str) -> String {
+    let plain = text.chars().filter(|char| !char.is_control()).map(|char| match char {
+        '"' => '\'',
+        '\\' => '/',
+        other => other,
+    });
+    let text: String = plain.collect();
+    if text.len() <= ERROR_BYTES {
+        return text;
+    }
+    let begin = text.floor_char_boundary(ERROR_BYTES - END_BYTES - GAP.len());
+    let end = text.ceil_char_boundary(text.len() - END_BYTES);
+    [&text[..begin], GAP, &text[end..]].concat()
+}
 
 /// Why base memory can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -87,5 +109,23 @@ pub(crate) enum FillError {
 impl From<io::Error> for FillError {
     fn from(source: io::Error) -> Self {
         Self::Install { source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_errors_keep_their_place_and_their_cause() {
+        assert_eq!(shortened("a \"b\\c\"\n"), "a 'b/c'");
+        let whole = "x".repeat(ERROR_BYTES);
+        assert_eq!(shortened(&whole), whole);
+        for filler in ["x", "\u{e9}", "\u{1F4A5}"] {
+            let long = format!("place{}cause", filler.repeat(ERROR_BYTES));
+            let short = shortened(&long);
+            assert!(short.starts_with("place") && short.ends_with("cause"), "{short}");
+            assert!((ERROR_BYTES - 10..=ERROR_BYTES).contains(&short.len()), "{}", short.len());
+        }
     }
 }

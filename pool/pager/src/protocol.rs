@@ -85,7 +85,7 @@ pub struct BaseStats {
     pub working_set_misses: u64,
     /// Windows of it that recorded restores did not touch.
     pub working_set_untouched: u64,
-    /// What went wrong last, at most 200 characters.
+    /// What went wrong last, at most 600 bytes: of longer words the beginning and the end.
     pub last_error: Option<String>,
 }
 
@@ -270,7 +270,7 @@ mod tests {
             working_set_misses: n,
             working_set_untouched: n,
             // A character of four bytes; control characters never get in.
-            last_error: Some("\u{1F4A5}".repeat(crate::base::ERROR_CHARS)),
+            last_error: Some("\u{1F4A5}".repeat(crate::error::ERROR_BYTES / 4)),
         };
         let totals = Totals {
             faults: n,

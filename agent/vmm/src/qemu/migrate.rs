@@ -2,7 +2,7 @@
 //!
 //! With `x-ignore-shared` guest memory is left out, so a state is some tens of kilobytes.
 
-use std::{fs::File, time::Duration};
+use std::{fs::File, io, os::unix::fs::FileExt as _, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -18,6 +18,9 @@ const FD_NAME: &str = "state";
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// How often it is asked whether it is ready again; it takes less than a millisecond.
 const ASK_AGAIN: Duration = Duration::from_millis(1);
+
+/// What a file system gives room by.
+const PAGE: usize = 4096;
 
 /// How saving ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +39,7 @@ pub(crate) async fn save(qmp: &Qmp, file: File, config: &QemuConfig) -> Result<S
     }
     let mut events = qmp.events();
     leave_memory_out(qmp, max).await?;
+    let ours = file.try_clone();
     qmp.getfd(FD_NAME, file.into(), max).await?;
     qmp.execute("migrate", json!({ "uri": format!("fd:{FD_NAME}") }), max).await?;
     let ended = wait(qmp, &mut events, config).await;
@@ -48,8 +52,18 @@ pub(crate) async fn save(qmp: &Qmp, file: File, config: &QemuConfig) -> Result<S
     Ok(match failed {
         None => Saved::Complete,
         Some(reason) if reason.contains("No space left on device") => Saved::NoSpace,
+        // A write that got some of its bytes out before the disk was full fails without a reason.
+        Some(_) if ours.is_ok_and(|file| is_full(&file)) => Saved::NoSpace,
         Some(reason) => Saved::Failed { reason },
     })
+}
+
+/// Whether the file, which nobody needs any more, cannot get another page.
+fn is_full(file: &File) -> bool {
+    let end = file.metadata().map_or(0, |metadata| metadata.len());
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    let more = file.write_all_at(&[0; PAGE], end.next_multiple_of(PAGE as u64));
+    more.is_err_and(|error| full.contains(&error.kind()))
 }
 
 /// Makes a process that waits for a state ready for [`give`].

@@ -1,7 +1,7 @@
 //! A directory with disks and a kernel, machines in it, and snapshots of them in memory.
 //!
 //! Base memory is a memfd that has all its pages, so no fault is ever raised and no page server is
-//! needed.
+//! needed; [`crate::paged`] has a real one.
 
 use std::{
     fs::File,
@@ -11,12 +11,11 @@ use std::{
         unix::fs::{FileExt, MetadataExt},
     },
     path::{Path, PathBuf},
-    process::Command,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use agent_vmm::{
@@ -34,6 +33,9 @@ use pool_model::SandboxId;
 use tempfile::TempDir;
 
 use crate::{guest, tap::tap};
+
+#[path = "built.rs"] // the examples have this file by its path, too
+pub(crate) mod built;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -112,7 +114,7 @@ impl Fixture {
         std::fs::write(at("kernel"), pvh_kernel(guest::PROGRAM)).unwrap();
         std::fs::write(at("initramfs"), [0; 512]).unwrap();
         File::create(at("base.img")).unwrap().set_len(1 << 20).unwrap();
-        let config = QemuConfig { preload: library().to_owned(), ..QemuConfig::default() };
+        let config = QemuConfig { preload: built::library().to_owned(), ..QemuConfig::default() };
         let qemu = Qemu::new(config).await.unwrap();
         Self { qemu, uids: Mutex::default(), dir }
     }
@@ -242,37 +244,4 @@ pub(crate) async fn until(what: &str, mut gone: impl FnMut() -> bool) {
 /// Whether a process is there, a zombie or not.
 pub(crate) fn exists(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
-}
-
-/// The preloaded library, built beside this test unless a build of the whole workspace has just
-/// put it there.
-fn library() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        let profile_dir = test.ancestors().nth(2).expect("a test lives in <profile>/deps");
-        let library = profile_dir.join("libqemu_uffd.so");
-        let vmm = Path::new(env!("CARGO_MANIFEST_DIR"));
-        if modified(&library) >= newest(&vmm.join("qemu-uffd/src")) {
-            return library;
-        }
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "-q", "-p", "qemu-uffd", "--lib"]);
-        cargo.arg("--target-dir").arg(profile_dir.parent().unwrap());
-        if profile_dir.ends_with("release") {
-            cargo.arg("--release");
-        }
-        let done = cargo.current_dir(vmm).status().unwrap();
-        assert!(done.success(), "cargo build of the library");
-        library
-    })
-}
-
-fn modified(file: &Path) -> Option<SystemTime> {
-    file.metadata().and_then(|metadata| metadata.modified()).ok()
-}
-
-fn newest(dir: &Path) -> Option<SystemTime> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter_map(|path| if path.is_dir() { newest(&path) } else { modified(&path) }).max()
 }

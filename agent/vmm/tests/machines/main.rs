@@ -5,9 +5,16 @@
 
 mod blank;
 mod booted;
+mod bucket;
 mod capture;
+mod chaos;
 mod clones;
+mod damage;
 mod failures;
 mod fixture;
+mod full;
 mod guest;
+mod paged;
+mod pattern;
+mod remote;
 mod tap;
