@@ -14,7 +14,7 @@
 //!
 //! # Limits
 //!
-//! `blank_vmms` at a time, for the shapes restored within the last [`WANTED`].
+//! `blank_vmms` at a time, for the shapes restored within the last ten minutes.
 
 use std::{
     collections::BTreeMap,

@@ -10,7 +10,7 @@
 //!   says when to look at it.
 //! - An end that passed while no agent ran is due at once.
 //! - Ends are wall-clock times and the wheel's are not: when the clock is set, all ends are
-//!   computed anew, at most [`LOOK_EVERY`] later.
+//!   computed anew, at most half a second later.
 
 use std::{
     collections::HashMap,

@@ -108,7 +108,7 @@ pub fn sweep(setup: &Setup, family: Family, trace: &Trace, seed: u64) -> Vec<Poi
 
 /// Adds points to `ours` where it is not clearly ahead of one of `theirs`, so that what decides is
 /// the policy and not the line between two of its points: halves the step between the two
-/// patiences around that memory, at most [`HALVINGS`] times.
+/// patiences around that memory, at most `HALVINGS` times.
 pub fn refine(setup: &Setup, ours: &mut Vec<Point>, theirs: &[Point], trace: &Trace, seed: u64) {
     let sort = |ours: &mut Vec<Point>| ours.sort_by(|a, b| a.memory().total_cmp(&b.memory()));
     sort(ours);

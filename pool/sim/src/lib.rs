@@ -1,9 +1,9 @@
 //! Simulates sizing policies over synthetic traces: what would each have cost, and whom would it
 //! have kept waiting?
 //!
-//! Discrete events in virtual time, deterministic by seed. [`trace`] makes arrivals, [`engine`]
-//! runs one [`policy`] over them, [`frontier`] sweeps the policies' knobs and compares them at
-//! equal memory, [`report`] prints it.
+//! Discrete events in virtual time, deterministic by seed. `trace` makes arrivals, `engine`
+//! runs one `policy` over them, `frontier` sweeps the policies' knobs and compares them at
+//! equal memory, `report` prints it.
 
 mod engine;
 mod frontier;

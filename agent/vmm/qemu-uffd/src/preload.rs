@@ -4,7 +4,7 @@
 //! raw system call: nothing here may use what it replaces, since QEMU and its libraries call
 //! these functions at any time, from any thread, with locks held. The one exception is the
 //! reservation of guest memory, which QEMU makes once, from its first thread, before a machine
-//! exists: it starts a thread ([`restore`]), and that allocates.
+//! exists: it starts a thread (`restore`), and that allocates.
 #![allow(unsafe_code)]
 
 mod restore;
