@@ -75,8 +75,7 @@ bench: bench-tools images bench-build ## Measure and rewrite the tables of BENCH
 # Everything that bench-engine runs.
 .PHONY: bench-build
 bench-build:
-	@$(CARGO) build $(FLAGS) -p agent -p agent-vmm -p pool -p pool-pager -p pool-store --examples
-	@$(CARGO) build $(FLAGS) -p pool-pager -p pool-sim -p qemu-uffd -p loadtest
+	@$(CARGO) build $(FLAGS) --workspace --bins --examples
 
 # The benches of the memory engine and the pool, each into its own place of the document. They make
 # machines and page servers of their own, so no stack may run beside them.
