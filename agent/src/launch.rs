@@ -14,6 +14,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -23,7 +24,7 @@ use agent_slot::{GATEWAY_IP, GUEST_IP, GUEST_MAC, GUEST_PREFIX, Slot};
 use agent_vmm::{BaseMemory, Blank, Machine, MachineSpec, OnMemory, Restored, VmmError};
 use pool_model::Prefetch;
 use pool_store::Snapshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     blanks::Shape,
@@ -32,6 +33,12 @@ use crate::{
     journal::{self, Backing, Durability, Purpose, Record},
     template::Template,
 };
+
+/// Longest that a tap may be busy after its last user is gone: a start on a host without free
+/// processors.
+const TAP_BUSY_MAX: Duration = Duration::from_secs(2);
+/// Pause between attempts to open it.
+const TAP_RETRY: Duration = Duration::from_millis(5);
 
 /// Where a guest comes from.
 #[derive(Debug)]
@@ -113,7 +120,8 @@ async fn boot(
         blocking(move || pool_store::copy_sparse(&empty, &scratch))
             .await
             .map_err(AgentError::io("copy the scratch disk"))?;
-        let spec = machine_spec(host, record, &slot, template.base_disk)?;
+        let tap = open_tap(&slot).await?;
+        let spec = machine_spec(host, record, &slot, (tap, template.base_disk))?;
         host.vmm.boot(spec).await.map_err(vmm_error(record, "boot"))
     };
     match booted.await {
@@ -226,7 +234,8 @@ pub(crate) async fn prepare(
     slot: &Slot,
     shape: &Shape,
 ) -> Result<Box<dyn Blank>, AgentError> {
-    let spec = machine_spec(host, record, slot, shape.base_disk.clone())?;
+    let tap = open_tap(slot).await?;
+    let spec = machine_spec(host, record, slot, (tap, shape.base_disk.clone()))?;
     host.vmm.prepare(spec).await.map_err(vmm_error(record, "prepare"))
 }
 
@@ -242,11 +251,33 @@ pub(crate) fn empty_disk(path: &Path, bytes: u64) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a slot's tap, which one process may hold at a time.
+///
+/// The slot's last VMM is gone, but a VMM that is being started elsewhere on the host has a copy of
+/// every descriptor that was open here when it was forked, until it executes its program: then the
+/// tap is busy for some milliseconds.
+async fn open_tap(slot: &Slot) -> Result<OwnedFd, AgentError> {
+    let until = Instant::now() + TAP_BUSY_MAX;
+    loop {
+        match slot.open_tap() {
+            Err(error) if is_busy(&error) && Instant::now() < until => sleep(TAP_RETRY).await,
+            opened => return opened.map_err(AgentError::Slot),
+        }
+    }
+}
+
+fn is_busy(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let io = error.downcast_ref::<io::Error>();
+        io.is_some_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+    })
+}
+
 fn machine_spec(
     host: &Arc<Host>,
     record: &Record,
     slot: &Slot,
-    base_disk: PathBuf,
+    (tap, base_disk): (OwnedFd, PathBuf),
 ) -> Result<MachineSpec, AgentError> {
     // A restored guest has its kernel in its memory: any file will do for the VMM.
     let restoring = record.backing.is_some() || record.purpose == Purpose::Blank;
@@ -270,7 +301,7 @@ fn machine_spec(
         ),
         base_disk,
         scratch_disk: journal::scratch_disk(&host.dir(record.sandbox)),
-        tap: slot.open_tap().map_err(AgentError::Slot)?,
+        tap,
         mac: GUEST_MAC,
         dir: host.dir(record.sandbox),
         uid: slot.uid(),
@@ -297,6 +328,16 @@ pub(crate) async fn write(host: &Arc<Host>, record: &Record) -> Result<(), Agent
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn busy_tap_is_told_apart_from_one_that_cannot_be_opened() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot open the tap")]
+        struct Open(#[source] io::Error);
+        let failed = |errno| Open(io::Error::from_raw_os_error(errno));
+        assert!(is_busy(&failed(libc::EBUSY)));
+        assert!(!is_busy(&failed(libc::EPERM)));
+    }
 
     #[test]
     fn new_disk_leaves_the_image_alone_that_had_its_name() {
