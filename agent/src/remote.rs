@@ -9,7 +9,7 @@
 
 use std::{fs::File, path::PathBuf, time::Duration};
 
-use pool_model::SnapshotId;
+use pool_model::{SnapshotId, TeamId};
 use pool_remote::RemoteError;
 use pool_store::Snapshot;
 use tokio::time::sleep;
@@ -30,13 +30,21 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 impl Agent {
-    /// Opens a snapshot, which is brought from the object store if it is not on this host.
+    /// Opens a team's snapshot, which is brought from the object store if it is not on this host.
     ///
     /// # Errors
     ///
-    /// [`AgentError::SnapshotNotFound`] if it is nowhere; [`AgentError::Incompatible`] with the
-    /// reason if it is damaged.
-    pub async fn obtain(&self, id: SnapshotId) -> Result<Snapshot, AgentError> {
+    /// [`AgentError::SnapshotNotFound`] if it is nowhere or another team's;
+    /// [`AgentError::Incompatible`] with the reason if it is damaged.
+    pub async fn obtain(&self, id: SnapshotId, team: TeamId) -> Result<Snapshot, AgentError> {
+        let snapshot = self.find(id).await?;
+        if snapshot.manifest.team != team {
+            return Err(AgentError::SnapshotNotFound(id));
+        }
+        Ok(snapshot)
+    }
+
+    async fn find(&self, id: SnapshotId) -> Result<Snapshot, AgentError> {
         match self.open_here(id).await {
             Err(AgentError::SnapshotNotFound(_)) if self.host.remote.is_some() => {}
             opened => return opened,

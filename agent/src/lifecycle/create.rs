@@ -182,10 +182,7 @@ impl Agent {
                 .await
             }
             Source::Snapshot(id) => {
-                let snapshot = self.obtain(id).await?;
-                if snapshot.manifest.team != create.team {
-                    return Err(AgentError::SnapshotNotFound(id));
-                }
+                let snapshot = self.obtain(id, create.team).await?;
                 self.origin_of(snapshot, create.prefetch).await
             }
         }

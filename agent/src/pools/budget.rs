@@ -12,7 +12,7 @@ use pool::budget::{self, Minimum};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{PoolSpec, Pools};
-use crate::{error::AgentError, lifecycle::damaged};
+use crate::error::AgentError;
 
 /// How often memory is shared out.
 const SHARE_EVERY: Duration = Duration::from_millis(500);
@@ -77,11 +77,6 @@ impl Pools {
         agent: &crate::agent::Agent,
         spec: &PoolSpec,
     ) -> Result<u64, AgentError> {
-        let snapshot = agent.obtain(spec.snapshot).await?;
-        if snapshot.manifest.team != spec.team {
-            let error = pool_store::OpenError::NotFound { snapshot: spec.snapshot };
-            return Err(damaged(spec.snapshot, error));
-        }
-        Ok(snapshot.manifest.memory.bytes)
+        Ok(agent.obtain(spec.snapshot, spec.team).await?.manifest.memory.bytes)
     }
 }

@@ -1,7 +1,5 @@
 //! Pools between the wire's words and ours.
 
-use std::{collections::HashMap, time::Duration};
-
 use agent_api::v1;
 use pool::{Stats, histogram::Histogram};
 use pool_model::{BadTuning, Day, PoolPolicy, Schedule};
@@ -77,7 +75,7 @@ pub(super) fn response(
         team_id: spec.team.to_string(),
         policy: Some(wire_policy(spec)).into(),
         internet: spec.internet,
-        env: spec.env.clone().into_iter().collect::<HashMap<_, _>>().into_iter().collect(),
+        env: spec.env.clone().into_iter().collect(),
         port: u32::from(spec.port.get()),
         ..Default::default()
     };
@@ -142,10 +140,10 @@ fn wire_stats(entry: &Entry, stats: Stats, memory: Option<PoolMemory>) -> v1::Po
         failed: stats.failed,
         reaped_idle: stats.reaped_idle,
         reaped_lease: stats.reaped_lease,
-        lease_wait_us_p50: micros(stats.lease_wait.percentile(50.0)),
-        lease_wait_us_p99: micros(stats.lease_wait.percentile(99.0)),
-        restore_ms_p50: micros(stats.restore.percentile(50.0)) / 1000,
-        restore_ms_p99: micros(stats.restore.percentile(99.0)) / 1000,
+        lease_wait_us_p50: stats.lease_wait_us_p50,
+        lease_wait_us_p99: stats.lease_wait_us_p99,
+        restore_ms_p50: stats.restore_ms_p50,
+        restore_ms_p99: stats.restore_ms_p99,
         last_error: stats.last_error,
         target: stats.target,
         cap: stats.cap,
@@ -182,8 +180,4 @@ fn wire_memory(memory: PoolMemory) -> v1::PoolMemory {
         vmm_bytes: memory.vmm_bytes,
         ..Default::default()
     }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
