@@ -24,8 +24,9 @@ GUEST_BIN := $(CARGO_TARGET_DIR)/$(GUEST_TARGET)/release
 # What building needs, what running needs.
 APT_BUILD := ca-certificates curl gcc libc6-dev make
 APT_RUN := cpio debian-archive-keyring e2fsprogs iproute2 mmdebstrap nftables qemu-system-x86 seabios
-# What checks need: the S3 server of the object store's tests is a Python package.
-APT_CHECK := python3-venv
+# What checks need: the S3 server of the object store's tests is a Python package, the ACME server of
+# the certificates' tests a Debian one.
+APT_CHECK := pebble python3-venv
 # What the harness is measured beside.
 APT_BENCH := nghttp2-client nginx-light wrk
 DENY_VERSION := 0.20.2

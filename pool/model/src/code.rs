@@ -64,6 +64,14 @@ codes! {
     TemplateNotFound = "template_not_found", 404;
     /// No snapshot has this id.
     SnapshotNotFound = "snapshot_not_found", 404;
+    /// The function has no such tag.
+    TagNotFound = "tag_not_found", 404;
+    /// No custom domain has this name.
+    DomainNotFound = "domain_not_found", 404;
+    /// No asynchronous invocation has this id, or its result is no longer kept.
+    InvocationNotFound = "invocation_not_found", 404;
+    /// No request with this id is remembered.
+    RequestNotFound = "request_not_found", 404;
     /// No resource of the API is at this path.
     NotFound = "not_found", 404;
     /// The resource does not answer to this method.
@@ -72,6 +80,18 @@ codes! {
     Unauthorized = "unauthorized", 401;
     /// A valid key that may not do this.
     Forbidden = "forbidden", 403;
+    /// The client was too slow with its request.
+    RequestTimeout = "request_timeout", 408;
+    /// `Expect` asks for something else than `100-continue`.
+    ExpectationFailed = "expectation_failed", 417;
+    /// The connection was made for another host.
+    MisdirectedRequest = "misdirected_request", 421;
+    /// More requests per second than this target or client may have.
+    RateLimited = "rate_limited", 429;
+    /// As many requests wait for this target as may wait.
+    QueueFull = "queue_full", 429;
+    /// The head is over its limit.
+    HeadersTooLarge = "headers_too_large", 431;
     /// A field is missing, unknown or out of range; the message names it.
     InvalidArgument = "invalid_argument", 400;
     /// The code archive is not a safe tar.gz.
@@ -82,6 +102,10 @@ codes! {
     PortClosed = "port_closed", 502;
     /// The sandbox ended.
     SandboxGone = "sandbox_gone", 502;
+    /// The sandbox's virtual machine ended by itself.
+    SandboxCrashed = "sandbox_crashed", 502;
+    /// The answer is larger than its function's limit.
+    ResponseTooLarge = "response_too_large", 502;
     /// The guest broke off before its response was complete.
     UpstreamReset = "upstream_reset", 502;
     /// A function's start command ended before its server was ready.
@@ -92,6 +116,8 @@ codes! {
     OverBudget = "over_budget", 422;
     /// The name belongs to somebody else.
     NameTaken = "name_taken", 409;
+    /// The TXT record that proves the domain's owner was not found.
+    DomainUnverified = "domain_unverified", 409;
     /// The resource is in a state that does not allow this.
     Conflict = "conflict", 409;
     /// The host's disk is full.
@@ -100,6 +126,14 @@ codes! {
     NoCapacity = "no_capacity", 503;
     /// No warm sandbox became free in time.
     PoolEmpty = "pool_empty", 503;
+    /// No place became free while the request waited.
+    QueueTimeout = "queue_timeout", 503;
+    /// The sandbox is paused and being resumed.
+    SandboxResuming = "sandbox_resuming", 503;
+    /// The sandbox is being created.
+    SandboxStarting = "sandbox_starting", 503;
+    /// Its hosts failed too often just now; it is tried again soon.
+    CircuitOpen = "circuit_open", 503;
     /// The object store that has the snapshot cannot be read.
     SnapshotUnavailable = "snapshot_unavailable", 503;
     /// No agent can be reached.
@@ -108,6 +142,10 @@ codes! {
     DeadlineExceeded = "deadline_exceeded", 504;
     /// The guest does not answer.
     GuestUnresponsive = "guest_unresponsive", 504;
+    /// What the method or protocol asks for is not served here.
+    NotImplemented = "not_implemented", 501;
+    /// The request has come through this edge before.
+    LoopDetected = "loop_detected", 508;
     /// Our own fault; the log has the cause under the request id.
     Internal = "internal", 500;
 }

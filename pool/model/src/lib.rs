@@ -14,11 +14,17 @@ mod base36;
 mod chain;
 mod code;
 mod id;
+mod invocation;
+mod invocation_check;
 mod state;
 mod tuning;
 
 pub use chain::chain;
 pub use code::{ErrorCode, UnknownCode};
 pub use id::{BadId, FunctionId, HostId, RequestId, SandboxId, SnapshotId, TeamId, TemplateId};
+pub use invocation::{
+    AppProtocol, AsyncPolicy, Auth, Cors, Cron, InvocationPolicy, JwtAuth, Rate, TagWeight,
+    TrafficPolicy,
+};
 pub use state::{BadPort, Generation, OnTimeout, Port, SandboxState};
 pub use tuning::{BadTuning, Day, POOL_MAX, PoolPolicy, Prefetch, Reuse, Schedule, TimeOfDay};
