@@ -1,0 +1,386 @@
+//! Heads of requests and answers: found, parsed, and checked against what two parsers could read
+//! differently.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request, response,
+};
+use memchr::memchr_iter;
+
+use crate::decode::Decoder;
+
+/// Header fields that are looked at; more are refused whatever the configuration says.
+pub(crate) const FIELDS_MAX: usize = 256;
+
+/// Why a head is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeadFault {
+    /// It breaks a rule of RFC 9110 or RFC 9112.
+    #[error("the head is malformed: {0}")]
+    Malformed(&'static str),
+    /// It is larger than allowed, or has more fields.
+    #[error("the head is too large")]
+    TooLarge,
+    /// The request line alone is larger than allowed.
+    #[error("the request target is too long")]
+    TargetTooLong,
+    /// Its version is not 1.0 or 1.1.
+    #[error("the version is not served")]
+    Version,
+    /// A transfer coding other than `chunked`.
+    #[error("the transfer coding is unknown")]
+    Coding,
+}
+
+/// Looks for the end of a head, without looking twice at a byte.
+#[derive(Debug, Default)]
+pub(crate) struct Finder {
+    scanned: usize,
+}
+
+impl Finder {
+    /// The length of the head at the start of `buf`, its empty line included.
+    pub(crate) fn find(&mut self, buf: &[u8]) -> Option<usize> {
+        let from = self.scanned.min(buf.len());
+        self.scanned = buf.len();
+        memchr_iter(b'\n', &buf[from..])
+            .map(|at| from + at)
+            .find(|at| buf[..*at].ends_with(b"\r\n\r") || buf[..*at].ends_with(b"\n"))
+            .map(|at| at + 1)
+    }
+}
+
+/// Whether a line ends with LF alone.
+pub(crate) fn has_bare_lf(block: &[u8]) -> bool {
+    memchr_iter(b'\n', block).any(|at| at == 0 || block[at - 1] != b'\r')
+}
+
+/// A request's head and what it says about its body and its connection.
+#[derive(Debug)]
+pub(crate) struct RequestHead {
+    pub(crate) parts: request::Parts,
+    pub(crate) body: Decoder,
+    /// Whether the client may send another request after this one.
+    pub(crate) keep_alive: bool,
+    /// Whether it asks for another protocol, and has no body.
+    pub(crate) upgrade: bool,
+    pub(crate) expects_continue: bool,
+}
+
+/// Parses a whole head: `block` ends with its empty line.
+pub(crate) fn parse_request(block: Bytes, fields_max: usize) -> Result<RequestHead, HeadFault> {
+    if has_bare_lf(&block) {
+        return Err(HeadFault::Malformed("a line ends with a bare LF"));
+    }
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut fields[..fields_max.min(FIELDS_MAX)]);
+    match parsed.parse(&block) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Err(HeadFault::Malformed("it ends too early")),
+        Err(httparse::Error::Version) if !has_three_words(&block) => {
+            return Err(HeadFault::Malformed("the request line is not in order"));
+        }
+        Err(error) => return Err(fault_of(error)),
+    }
+    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version)
+    else {
+        return Err(HeadFault::Malformed("the request line is incomplete"));
+    };
+    let method = Method::from_bytes(method.as_bytes())
+        .map_err(|_| HeadFault::Malformed("the method is not a token"))?;
+    check_target(&method, target)?;
+    let uri = Uri::from_maybe_shared(block.slice_ref(target.as_bytes()))
+        .map_err(|_| HeadFault::Malformed("the request target is not a URI"))?;
+    let headers = fields_of(&block, parsed.headers)?;
+    let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    (parts.method, parts.uri, parts.version, parts.headers) = (method, uri, version, headers);
+    let body = request_body(&parts)?;
+    check_host(&parts)?;
+    let expects_continue = version == Version::HTTP_11
+        && body.exact() != Some(0)
+        && parts.headers.get(header::EXPECT).is_some_and(|v| is(v, "100-continue"));
+    let upgrade = body.exact() == Some(0)
+        && version == Version::HTTP_11
+        && parts.headers.contains_key(header::UPGRADE)
+        && has_token(&parts.headers, "upgrade");
+    let keep_alive = keeps_alive(version, &parts.headers);
+    Ok(RequestHead { parts, body, keep_alive, upgrade, expects_continue })
+}
+
+/// An answer's head and what it says about its body and its connection.
+#[derive(Debug)]
+pub(crate) struct ResponseHead {
+    pub(crate) parts: response::Parts,
+    pub(crate) keep_alive: bool,
+}
+
+/// Parses a whole head: `block` ends with its empty line.
+pub(crate) fn parse_response(block: Bytes) -> Result<ResponseHead, HeadFault> {
+    if has_bare_lf(&block) {
+        return Err(HeadFault::Malformed("a line ends with a bare LF"));
+    }
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut parsed = httparse::Response::new(&mut fields);
+    match parsed.parse(&block) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Err(HeadFault::Malformed("it ends too early")),
+        Err(error) => return Err(fault_of(error)),
+    }
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or(HeadFault::Malformed("the status is not a number"))?;
+    let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
+    let headers = fields_of(&block, parsed.headers)?;
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    (parts.status, parts.version, parts.headers) = (status, version, headers);
+    let keep_alive = keeps_alive(version, &parts.headers);
+    Ok(ResponseHead { parts, keep_alive })
+}
+
+/// How an answer's body ends (RFC 9112 6.3). `None`: it has none.
+pub(crate) fn response_body(
+    parts: &response::Parts,
+    request: &Method,
+) -> Result<Option<Decoder>, HeadFault> {
+    let status = parts.status;
+    if request == Method::HEAD
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    {
+        return Ok(None);
+    }
+    match (coding(&parts.headers)?, length(&parts.headers)?) {
+        (Some(()), _) if parts.version == Version::HTTP_10 => {
+            Err(HeadFault::Malformed("HTTP/1.0 has no Transfer-Encoding"))
+        }
+        (Some(()), Some(_)) => {
+            Err(HeadFault::Malformed("both Content-Length and Transfer-Encoding are given"))
+        }
+        (Some(()), None) => Ok(Some(Decoder::chunked())),
+        (None, Some(length)) => Ok(Some(Decoder::Length(length))),
+        (None, None) => Ok(Some(Decoder::Close)),
+    }
+}
+
+/// Whether a request line is a method, a target and a version, whatever each of them is worth.
+fn has_three_words(block: &[u8]) -> bool {
+    let line = block.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    line.split(|byte| *byte == b' ').count() == 3
+}
+
+fn fault_of(error: httparse::Error) -> HeadFault {
+    match error {
+        httparse::Error::TooManyHeaders => HeadFault::TooLarge,
+        httparse::Error::Version => HeadFault::Version,
+        httparse::Error::HeaderName => HeadFault::Malformed("a field name is not a token"),
+        httparse::Error::HeaderValue => HeadFault::Malformed("a field value has control characters"),
+        httparse::Error::NewLine => HeadFault::Malformed("a line does not end with CRLF"),
+        httparse::Error::Token => HeadFault::Malformed("the request line is not in order"),
+        httparse::Error::Status => HeadFault::Malformed("the status line is not in order"),
+    }
+}
+
+fn fields_of(block: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, HeadFault> {
+    let mut map = HeaderMap::with_capacity(fields.len());
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes())
+            .map_err(|_| HeadFault::Malformed("a field name is not a token"))?;
+        let value = HeaderValue::from_maybe_shared(block.slice_ref(field.value))
+            .map_err(|_| HeadFault::Malformed("a field value has control characters"))?;
+        map.append(name, value);
+    }
+    Ok(map)
+}
+
+/// RFC 9112 6.1 and 6.3: both framings, doubled ones and unknown codings are refused.
+fn request_body(parts: &request::Parts) -> Result<Decoder, HeadFault> {
+    match (coding(&parts.headers)?, length(&parts.headers)?) {
+        (Some(()), _) if parts.version == Version::HTTP_10 => {
+            Err(HeadFault::Malformed("HTTP/1.0 has no Transfer-Encoding"))
+        }
+        (Some(()), Some(_)) => {
+            Err(HeadFault::Malformed("both Content-Length and Transfer-Encoding are given"))
+        }
+        (Some(()), None) => Ok(Decoder::chunked()),
+        (None, length) => Ok(Decoder::Length(length.unwrap_or(0))),
+    }
+}
+
+fn coding(headers: &HeaderMap) -> Result<Option<()>, HeadFault> {
+    let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(HeadFault::Malformed("there is more than one Transfer-Encoding"));
+    }
+    if is(value, "chunked") {
+        return Ok(Some(()));
+    }
+    let last = value.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
+    if last.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+        return Err(HeadFault::Coding);
+    }
+    Err(HeadFault::Malformed("the last Transfer-Encoding is not `chunked`"))
+}
+
+fn length(headers: &HeaderMap) -> Result<Option<u64>, HeadFault> {
+    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(HeadFault::Malformed("there is more than one Content-Length"));
+    }
+    let digits = value.as_bytes();
+    let number = (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
+        .then(|| value.to_str().ok()?.parse().ok())
+        .flatten();
+    number.map(Some).ok_or(HeadFault::Malformed("Content-Length is not a number"))
+}
+
+/// RFC 9112 3.2: one Host, and HTTP/1.1 cannot do without.
+fn check_host(parts: &request::Parts) -> Result<(), HeadFault> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => Err(HeadFault::Malformed("there is more than one Host")),
+        (None, None) if parts.version == Version::HTTP_11 => {
+            Err(HeadFault::Malformed("Host is missing"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// RFC 9112 3.2: which form goes with which method; a fragment belongs to none, and would be dropped
+/// by `Uri` without a word.
+fn check_target(method: &Method, target: &str) -> Result<(), HeadFault> {
+    if target.contains('#') {
+        return Err(HeadFault::Malformed("the request target has a fragment"));
+    }
+    let fits = match (target, *method == Method::CONNECT) {
+        ("*", _) => *method == Method::OPTIONS,
+        (_, true) => !target.contains('/'),
+        (_, false) => target.starts_with('/') || target.contains("://"),
+    };
+    if fits { Ok(()) } else { Err(HeadFault::Malformed("the request target has a wrong form")) }
+}
+
+fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
+    if has_token(headers, "close") {
+        return false;
+    }
+    version == Version::HTTP_11 || has_token(headers, "keep-alive")
+}
+
+fn has_token(headers: &HeaderMap, token: &str) -> bool {
+    headers.get_all(header::CONNECTION).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    })
+}
+
+fn is(value: &HeaderValue, word: &str) -> bool {
+    value.as_bytes().eq_ignore_ascii_case(word.as_bytes())
+}
+
+/// Takes up to two empty lines off the start: some clients send one after a body (RFC 9112 2.2).
+///
+/// # Errors
+///
+/// If there are more.
+pub(crate) fn skip_empty_lines(
+    buf: &mut BytesMut,
+    finder: &mut Finder,
+    skipped: &mut u8,
+) -> Result<(), HeadFault> {
+    while buf.starts_with(b"\r\n") {
+        if *skipped == 2 {
+            return Err(HeadFault::Malformed("it begins with empty lines"));
+        }
+        *skipped += 1;
+        buf.advance(2);
+        *finder = Finder::default();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(text: &str) -> Result<RequestHead, HeadFault> {
+        parse_request(Bytes::from(text.to_owned()), 100)
+    }
+
+    #[test]
+    fn a_plain_request_is_read() {
+        let head = request("POST /a?b HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n").unwrap();
+        assert_eq!(head.parts.method, Method::POST);
+        assert_eq!(head.parts.uri, "/a?b");
+        assert_eq!(head.body.exact(), Some(5));
+        assert!(head.keep_alive && !head.upgrade);
+        let head = request("GET / HTTP/1.0\r\n\r\n").unwrap();
+        assert!(!head.keep_alive);
+        let text = "GET / HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+        assert!(request(text).unwrap().upgrade);
+        let text = "PUT / HTTP/1.1\r\nhost: h\r\nexpect: 100-Continue\r\ncontent-length: 1\r\n\r\n";
+        assert!(request(text).unwrap().expects_continue);
+    }
+
+    /// RFC 9112, by section.
+    #[test]
+    fn what_could_be_read_differently_is_refused() {
+        for (section, text) in [
+            ("2.2 bare LF", "GET / HTTP/1.1\nHost: h\n\n"),
+            ("2.2 bare LF in a field", "GET / HTTP/1.1\r\nHost: h\nX: y\r\n\r\n"),
+            ("3 two spaces", "GET  / HTTP/1.1\r\nHost: h\r\n\r\n"),
+            ("3.2 no Host", "GET / HTTP/1.1\r\n\r\n"),
+            ("3.2 two Hosts", "GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n"),
+            ("5.1 space before colon", "GET / HTTP/1.1\r\nHost : h\r\n\r\n"),
+            ("5.1 empty name", "GET / HTTP/1.1\r\nHost: h\r\n: x\r\n\r\n"),
+            ("5.2 folding", "GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n b\r\n\r\n"),
+            ("9110 5.5 NUL", "GET / HTTP/1.1\r\nHost: h\r\nX: a\0b\r\n\r\n"),
+            ("9110 5.5 bare CR", "GET / HTTP/1.1\r\nHost: h\r\nX: a\rb\r\n\r\n"),
+            ("6.1 TE and 1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            ("6.1 gzip last", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n"),
+            ("6.1 unknown coding", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: x, chunked\r\n\r\n"),
+            ("6.1 two TEs", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            ("6.1 vertical tab", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \x0bchunked\r\n\r\n"),
+            ("6.3 CL.TE", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            ("6.3 TE.CL", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n"),
+            ("6.3 two CLs", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n"),
+            ("6.3 CL list", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5, 5\r\n\r\n"),
+            ("6.3 +5", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +5\r\n\r\n"),
+            ("6.3 -1", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n"),
+            ("6.3 too large", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 18446744073709551616\r\n\r\n"),
+            ("2.3 version", "GET / HTTP/2.0\r\nHost: h\r\n\r\n"),
+        ] {
+            assert!(request(text).is_err(), "{section}");
+        }
+    }
+
+    #[test]
+    fn a_head_is_found_once_it_is_whole() {
+        let text = b"GET / HTTP/1.1\r\nhost: h\r\n\r\nrest";
+        let mut finder = Finder::default();
+        for end in 0..text.len() {
+            let found = finder.find(&text[..end]);
+            assert_eq!(found, (end == text.len() - 4).then_some(text.len() - 4), "{end}");
+            if found.is_some() {
+                break;
+            }
+        }
+        assert_eq!(Finder::default().find(b"GET / HTTP/1.1\n\nx"), Some(16));
+    }
+
+    #[test]
+    fn answers_say_how_they_end() {
+        let answer = |text: &str| parse_response(Bytes::from(text.to_owned())).unwrap().parts;
+        let body = |text: &str, method: &Method| response_body(&answer(text), method).unwrap();
+        let get = &Method::GET;
+        assert!(matches!(body("HTTP/1.1 200 OK\r\n\r\n", get), Some(Decoder::Close)));
+        let sized = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n";
+        assert!(matches!(body(sized, get), Some(Decoder::Length(3))));
+        assert!(body(sized, &Method::HEAD).is_none());
+        assert!(body("HTTP/1.1 204 No Content\r\n\r\n", get).is_none());
+        assert!(parse_response(Bytes::from_static(b"HTTP/1.1 abc\r\n\r\n")).is_err());
+    }
+}

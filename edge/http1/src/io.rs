@@ -1,0 +1,138 @@
+//! The two halves of a connection and their buffers.
+
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Bytes asked for at once while little is expected: most heads fit.
+const READ_SMALL_BYTES: usize = 2 * 1024;
+/// Bytes asked for at once while a body flows.
+const READ_LARGE_BYTES: usize = 64 * 1024;
+/// What is smaller is copied behind what waits already, to be written at once.
+const COPY_MAX_BYTES: usize = 16 * 1024;
+
+/// The half that is read.
+pub(crate) struct Reader {
+    io: Box<dyn AsyncRead + Send + Unpin>,
+    pub(crate) buf: BytesMut,
+    eof: bool,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("buffered", &self.buf.len()).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(io: Box<dyn AsyncRead + Send + Unpin>, read_ahead: &[u8]) -> Self {
+        Self { io, buf: BytesMut::from(read_ahead), eof: false }
+    }
+
+    /// Reads more behind what is there. 0: the peer sends no more.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, large: bool) -> Poll<io::Result<usize>> {
+        if self.eof {
+            return Poll::Ready(Ok(0));
+        }
+        let room = if large { READ_LARGE_BYTES } else { READ_SMALL_BYTES };
+        if self.buf.capacity() - self.buf.len() < room / 2 {
+            self.buf.reserve(room);
+        }
+        let read = {
+            let future = tokio_util::io::poll_read_buf(Pin::new(&mut *self.io), cx, &mut self.buf);
+            ready!(future)?
+        };
+        self.eof = read == 0;
+        Poll::Ready(Ok(read))
+    }
+
+    /// Whether nothing is there to be read and the peer is still there. Asks without waiting.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.buf.is_empty() && !self.eof && self.poll_fill(&mut cx, false).is_pending()
+    }
+
+    /// Gives the buffer's memory back while nothing is expected soon.
+    pub(crate) fn shrink(&mut self) {
+        if self.buf.is_empty() {
+            self.buf = BytesMut::new();
+        }
+    }
+}
+
+/// The half that is written.
+pub(crate) struct Writer {
+    io: Box<dyn AsyncWrite + Send + Unpin>,
+    pub(crate) buf: BytesMut,
+    /// Something was written since this was last taken.
+    pub(crate) progress: bool,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("buffered", &self.buf.len()).finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(io: Box<dyn AsyncWrite + Send + Unpin>) -> Self {
+        Self { io, buf: BytesMut::new(), progress: false }
+    }
+
+    /// Whether `data` should rather be copied behind what waits than written apart.
+    pub(crate) fn should_copy(&self, data: &Bytes) -> bool {
+        self.buf.len() + data.len() <= COPY_MAX_BYTES
+    }
+
+    /// Writes what waits and then `data`; advances both. Ready when all is handed over.
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        while !self.buf.is_empty() || !data.is_empty() {
+            let slices = [IoSlice::new(&self.buf), IoSlice::new(data)];
+            let io = Pin::new(&mut *self.io);
+            let written = match (self.buf.is_empty(), data.is_empty()) {
+                (false, false) if io.is_write_vectored() => io.poll_write_vectored(cx, &slices),
+                (false, _) => io.poll_write(cx, &self.buf),
+                (true, _) => io.poll_write(cx, data),
+            };
+            let written = ready!(written)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.progress = true;
+            let of_buf = written.min(self.buf.len());
+            self.buf.advance(of_buf);
+            data.advance(written - of_buf);
+        }
+        self.buf.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what waits and sees it on its way.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write(cx, &mut Bytes::new()))?;
+        Pin::new(&mut *self.io).poll_flush(cx)
+    }
+
+    /// Tells the peer that there is no more.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write(cx, &mut Bytes::new()))?;
+        Pin::new(&mut *self.io).poll_shutdown(cx)
+    }
+
+    /// Gives the buffer's memory back.
+    pub(crate) fn shrink(&mut self) {
+        if self.buf.is_empty() {
+            self.buf = BytesMut::new();
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! A server connection: handshake, streams, drain.
+
+use std::{
+    future::poll_fn,
+    io,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Reason, server};
+use http::{Request, Response};
+use http_body::Body;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    BoxError, Config, Counters, Protocol, RecvBody,
+    keep_alive::{KeepAlive, Verdict},
+    meter::{Excess, Meter, Metered},
+    stream::Answering,
+};
+
+/// How long a refused client has to read why.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Requests that reached the service.
+    pub requests: u64,
+}
+
+/// Why a connection ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The preface or the first settings did not come in time.
+    #[error("the HTTP/2 handshake took too long")]
+    Handshake,
+    /// The client broke the protocol, or the connection broke.
+    #[error("the HTTP/2 connection broke")]
+    Protocol(#[from] h2::Error),
+    /// The client sent what costs more than it brings.
+    #[error("the client was sent away: {0}")]
+    Excess(&'static str),
+    /// The client did not answer a PING.
+    #[error("the client does not answer")]
+    Dead,
+}
+
+/// Serves a connection until the client leaves, an error, or `drain` and the end of its streams.
+///
+/// Requests carry an [`Interim`](crate::Interim) in their extensions and, if they are an extended
+/// CONNECT, a [`Protocol`]: a 2xx answer makes the two bodies the directions of a tunnel.
+///
+/// # Errors
+///
+/// [`ServeError`]; a client that leaves is none.
+///
+/// # Cancel safety
+///
+/// Dropping the future closes the connection and aborts its streams' tasks.
+pub async fn serve<I, S, F, B>(
+    io: I,
+    config: Arc<Config>,
+    counters: Arc<Counters>,
+    service: S,
+    drain: CancellationToken,
+) -> Result<Ended, ServeError>
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: Fn(Request<RecvBody>) -> F,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let meter = Meter::new(Arc::clone(&config));
+    let handshake = builder(&config).handshake::<_, Bytes>(Metered::new(io, Arc::clone(&meter)));
+    let Ok(shaken) = timeout(config.handshake_timeout, handshake).await else {
+        Counters::count(&counters.handshake);
+        return Err(ServeError::Handshake);
+    };
+    let mut inner = match shaken {
+        Ok(inner) => inner,
+        Err(error) if is_gone(&error) => return Ok(Ended::default()),
+        Err(error) => return Err(error.into()),
+    };
+    let keep_alive = KeepAlive::new(inner.ping_pong(), config.idle_timeout);
+    let connection =
+        Connection { inner, config, counters, meter, keep_alive, streams: JoinSet::new() };
+    connection.run(service, drain).await
+}
+
+fn builder(config: &Config) -> server::Builder {
+    let mut builder = server::Builder::new();
+    builder
+        .max_concurrent_streams(config.max_concurrent_streams)
+        .max_header_list_size(config.max_header_list_bytes)
+        .initial_window_size(config.stream_window_bytes)
+        .initial_connection_window_size(config.connection_window_bytes)
+        .max_send_buffer_size(config.send_buffer_bytes)
+        .max_pending_accept_reset_streams(config.max_pending_resets)
+        .enable_connect_protocol();
+    builder
+}
+
+struct Connection<I> {
+    inner: server::Connection<Metered<I>, Bytes>,
+    config: Arc<Config>,
+    counters: Arc<Counters>,
+    meter: Arc<Meter>,
+    keep_alive: KeepAlive,
+    streams: JoinSet<()>,
+}
+
+/// What happened on a connection.
+enum Event {
+    Stream(Box<(Request<h2::RecvStream>, server::SendResponse<Bytes>)>),
+    Drain,
+    Excess(Excess),
+    Silence(Verdict),
+    Closed(Option<h2::Error>),
+}
+
+impl<I: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection<I> {
+    async fn run<S, F, B>(
+        mut self,
+        service: S,
+        drain: CancellationToken,
+    ) -> Result<Ended, ServeError>
+    where
+        S: Fn(Request<RecvBody>) -> F,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let mut requests = 0;
+        let mut draining = false;
+        let mut drained = Box::pin(drain.cancelled_owned());
+        loop {
+            let event = poll_fn(|cx| {
+                if !draining && drained.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Event::Drain);
+                }
+                self.poll_event(cx)
+            });
+            match event.await {
+                Event::Drain => {
+                    draining = true;
+                    self.inner.graceful_shutdown();
+                }
+                Event::Stream(stream) => {
+                    requests += 1;
+                    self.open(*stream, &service);
+                }
+                Event::Excess(excess) => {
+                    excess.count(&self.counters);
+                    self.send_away().await;
+                    return Err(ServeError::Excess(excess.reason()));
+                }
+                Event::Silence(Verdict::Dead) => return Err(ServeError::Dead),
+                Event::Silence(Verdict::Idle) => {
+                    Counters::count(&self.counters.idle);
+                    self.inner.graceful_shutdown();
+                    let closing = poll_fn(|cx| self.inner.poll_closed(cx));
+                    let _ = timeout(FAREWELL, closing).await; // it may be gone
+                    return Ok(Ended { requests });
+                }
+                Event::Closed(None) => return Ok(Ended { requests }),
+                Event::Closed(Some(error)) if is_gone(&error) => return Ok(Ended { requests }),
+                Event::Closed(Some(error)) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        while let Poll::Ready(Some(_)) = self.streams.poll_join_next(cx) {}
+        let accepted = self.inner.poll_accept(cx);
+        if let Some(excess) = self.meter.excess() {
+            return Poll::Ready(Event::Excess(excess));
+        }
+        match accepted {
+            Poll::Ready(Some(Ok(stream))) => return Poll::Ready(Event::Stream(Box::new(stream))),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::Closed(Some(error))),
+            Poll::Ready(None) => return Poll::Ready(Event::Closed(None)),
+            Poll::Pending => {}
+        }
+        let busy = !self.streams.is_empty();
+        self.keep_alive.poll(cx, &self.meter, busy).map(Event::Silence)
+    }
+
+    fn open<S, F, B>(
+        &mut self,
+        (request, respond): (Request<h2::RecvStream>, server::SendResponse<Bytes>),
+        service: &S,
+    ) where
+        S: Fn(Request<RecvBody>) -> F,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let (mut parts, stream) = request.into_parts();
+        let answering = Answering::new(respond, &parts.method);
+        parts.extensions.insert(answering.interim());
+        if let Some(protocol) = parts.extensions.remove::<h2::ext::Protocol>() {
+            parts.extensions.insert(Protocol::new(protocol));
+        }
+        let body = RecvBody::new(stream, &parts.headers, self.config.body_timeout);
+        let serving = service(Request::from_parts(parts, body));
+        let (config, counters) = (Arc::clone(&self.config), Arc::clone(&self.counters));
+        self.streams.spawn(async move { answering.run(serving, &config, &counters).await });
+    }
+
+    /// RFC 9113 10.5: a client may be treated as one that means harm.
+    async fn send_away(&mut self) {
+        self.streams.abort_all();
+        self.inner.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        let closing = poll_fn(|cx| self.inner.poll_closed(cx));
+        let _ = timeout(FAREWELL, closing).await; // it may not read what we say
+    }
+}
+
+/// The client closed the connection, in good order or not: nobody's fault.
+fn is_gone(error: &h2::Error) -> bool {
+    let quiet = [
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::BrokenPipe,
+        io::ErrorKind::UnexpectedEof,
+        io::ErrorKind::NotConnected,
+    ];
+    error.get_io().is_some_and(|error| quiet.contains(&error.kind()))
+        || error.reason() == Some(Reason::NO_ERROR)
+}

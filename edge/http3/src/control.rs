@@ -1,0 +1,149 @@
+//! The client's streams in one direction: control, QPACK, and what is none of our business.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use quinn::{ReadError, RecvStream};
+use tokio::time::timeout;
+
+use crate::{
+    link::{Link, varint},
+    recv_body::CHUNK_BYTES,
+    wire::{
+        Code, DecoderStream, EncoderStream, Event, FrameReader, Priority, StreamError, StreamKind,
+        varint as number,
+    },
+};
+
+/// RFC 9114 6.2.1.
+pub(crate) const CONTROL: u64 = 0x00;
+/// RFC 9114 6.2.2.
+const PUSH: u64 = 0x01;
+/// RFC 9204 4.2.
+const QPACK_ENCODER: u64 = 0x02;
+/// RFC 9204 4.2.
+const QPACK_DECODER: u64 = 0x03;
+
+/// Most streams that are open: the three critical ones, and those whose type is not known yet.
+const OPEN_MAX: usize = 16;
+
+/// Accepts and reads the client's streams until the connection ends.
+pub(crate) async fn run(link: Arc<Link>) {
+    let mut streams: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            accepted = link.quic.accept_uni() => {
+                let Ok(recv) = accepted else { return };
+                if !link.count_uni(streams.len(), OPEN_MAX) {
+                    return;
+                }
+                streams.push(read(Arc::clone(&link), recv).boxed());
+            }
+            Some(()) = streams.next() => {}
+        }
+    }
+}
+
+async fn read(link: Arc<Link>, mut recv: RecvStream) {
+    let reading = read_type(&mut recv);
+    // A stream may end before it says what it is (RFC 9114 6.2).
+    let typed = timeout(link.config.head_timeout, reading).await.unwrap_or(None);
+    let Some((ty, rest)) = typed else {
+        let _ = recv.stop(varint(Code::H3_STREAM_CREATION_ERROR)); // it may have ended
+        return;
+    };
+    let mut reader = match ty {
+        CONTROL => Critical::Control(Box::new(FrameReader::new(StreamKind::Control, link.limits))),
+        QPACK_ENCODER => Critical::Encoder(EncoderStream::default()),
+        QPACK_DECODER => Critical::Decoder(DecoderStream::default()),
+        PUSH => {
+            return link.refuse(Code::H3_STREAM_CREATION_ERROR, "a client can't push".into());
+        }
+        _ => {
+            let _ = recv.stop(varint(Code::H3_STREAM_CREATION_ERROR)); // it may have ended
+            return;
+        }
+    };
+    let bit = 1 << ty;
+    if link.critical.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+        return link.refuse(Code::H3_STREAM_CREATION_ERROR, "a second stream of a type".into());
+    }
+    let mut chunk = Some(rest);
+    while let Some(bytes) = chunk {
+        if !reader.take(&link, bytes) || !link.count_control() {
+            return;
+        }
+        chunk = match recv.read_chunk(CHUNK_BYTES, true).await {
+            Ok(chunk) => chunk.map(|chunk| chunk.bytes),
+            Err(ReadError::Reset(_)) => None,
+            Err(_) => return,
+        };
+    }
+    link.refuse(Code::H3_CLOSED_CRITICAL_STREAM, "a critical stream was closed".into());
+}
+
+/// The type of a stream, and what came with it. `None`: it ended before.
+async fn read_type(recv: &mut RecvStream) -> Option<(u64, Bytes)> {
+    let mut seen = Bytes::new();
+    loop {
+        let chunk = recv.read_chunk(CHUNK_BYTES, true).await.ok()??.bytes;
+        seen = if seen.is_empty() { chunk } else { [&seen[..], &chunk[..]].concat().into() };
+        if let Some((ty, len)) = number::decode(&seen) {
+            return Some((ty, seen.slice(len..)));
+        }
+    }
+}
+
+/// A stream that lives as long as the connection.
+enum Critical {
+    Control(Box<FrameReader>),
+    Encoder(EncoderStream),
+    Decoder(DecoderStream),
+}
+
+impl Critical {
+    /// Takes the next bytes. False: the connection has been closed because of them.
+    fn take(&mut self, link: &Link, bytes: Bytes) -> bool {
+        let refused = |error: StreamError| link.refuse(error.code(), error.to_string());
+        match self {
+            Self::Control(reader) => {
+                reader.push(bytes);
+                take_frames(link, reader)
+            }
+            Self::Encoder(reader) => reader.push(&bytes).map_err(refused).is_ok(),
+            Self::Decoder(reader) => reader.push(&bytes).map_err(refused).is_ok(),
+        }
+    }
+}
+
+fn take_frames(link: &Link, reader: &mut FrameReader) -> bool {
+    loop {
+        match reader.next_event() {
+            Ok(None) => return true,
+            Ok(Some(event)) => {
+                if !link.count_control() || !take_event(link, &event) {
+                    return false;
+                }
+            }
+            Err(error) => {
+                link.refuse_frame(error);
+                return false;
+            }
+        }
+    }
+}
+
+/// Settings, GOAWAY and MAX_PUSH_ID of a client need nothing done: we don't push, and send field
+/// sections without a table.
+fn take_event(link: &Link, event: &Event) -> bool {
+    if let Event::PriorityUpdate { stream_id, value } = event {
+        let ahead = (stream_id / 4).saturating_sub(link.accepted.load(Ordering::Relaxed));
+        if ahead > link.config.priority_ahead_max {
+            link.refuse(Code::H3_ID_ERROR, "a priority for a stream that can't be".into());
+            return false;
+        }
+        link.updates.push(*stream_id, Priority::parse(value));
+    }
+    true
+}

@@ -1,0 +1,16 @@
+//! QPACK (RFC 9204) without a dynamic table: field sections to bytes and back.
+//!
+//! Our SETTINGS say capacity 0, so every section stands alone: decoding one changes nothing, and a
+//! refused one leaves no state behind.
+
+pub mod decoder;
+pub mod encoder;
+pub mod huffman;
+pub mod integer;
+pub mod static_table;
+pub mod streams;
+#[cfg(test)]
+mod tests;
+
+pub use decoder::{Field, Section, SectionError};
+pub use encoder::{write_field, write_prefix};
