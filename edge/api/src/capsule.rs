@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use pool_model::{Generation, OnTimeout, SandboxId, SandboxState, SnapshotId, TemplateId};
+use pool_model::{
+    Generation, OnTimeout, SandboxId, SandboxState, SnapshotId, TemplateId, TrafficPolicy,
+};
 use serde::{Deserialize, Serialize};
 
 /// A sandbox that lives until it is deleted or its timeout passes.
@@ -36,6 +38,12 @@ pub struct Capsule {
     pub memory_mib: u32,
     /// Where its ports are reached; `{port}` stands for the port.
     pub url_pattern: String,
+    /// How its ports may be reached.
+    #[serde(default)]
+    pub traffic: TrafficPolicy,
+    /// What opens its private ports, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_token: Option<String>,
 }
 
 impl Capsule {
@@ -77,6 +85,9 @@ pub struct CreateCapsule {
     /// Whether it may reach the internet; true if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub internet: Option<bool>,
+    /// How its ports may be reached; all of them by everybody if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficPolicy>,
 }
 
 /// The body of `POST /v1/capsules/{id}/timeout`.

@@ -1,7 +1,9 @@
 //! A client of the API: one connection per call, every call with a deadline.
 
+mod capsules;
 mod connect;
 mod error;
+mod functions;
 mod lines;
 mod pools;
 mod stream;
@@ -342,6 +344,6 @@ async fn whole(response: Response<Incoming>) -> Answer<Bytes> {
     }
 }
 
-fn to_json<T: Serialize>(value: &T) -> Answer<Vec<u8>> {
+fn to_json<T: Serialize + ?Sized>(value: &T) -> Answer<Vec<u8>> {
     serde_json::to_vec(value).map_err(|error| ClientError::BadRequest(error.into()))
 }

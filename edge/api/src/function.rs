@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use pool_model::{FunctionId, Port, SnapshotId, TemplateId};
 use serde::{Deserialize, Serialize};
 
-use crate::{FunctionName, PoolPatch, PoolPolicy, Prefetch, Reuse, Schedule};
+use crate::{
+    FunctionName, FunctionTag, InvocationPolicy, PoolPatch, PoolPolicy, Prefetch, Reuse, Schedule,
+    TagName,
+};
 
 /// A deployed function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +18,7 @@ pub struct Function {
     pub id: FunctionId,
     /// Its name, the first label of its URL.
     pub name: FunctionName,
-    /// Raised by each deploy, 1 first.
+    /// The current version. Each deploy makes a new one, 1 first.
     pub version: u32,
     /// The template its virtual machine was booted from.
     pub template: TemplateId,
@@ -31,12 +34,15 @@ pub struct Function {
     pub timeout_ms: u64,
     /// When it was first deployed.
     pub created_at: Timestamp,
-    /// When this version was deployed.
+    /// When the current version was deployed.
     pub updated_at: Timestamp,
     /// Where to call it.
     pub url: String,
     /// What its pool aims for.
     pub pool: PoolPolicy,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<FunctionTag>,
 }
 
 /// The `config` part of `POST /v1/functions` (multipart/form-data). It comes first; the other part,
@@ -109,6 +115,17 @@ pub struct DeployConfig {
     /// Whether invocations may reach the internet. (The build may, always.)
     #[serde(default = "default_internet")]
     pub internet: bool,
+    /// A tag for the new version. One that there is moves to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<TagName>,
+    /// Whether the plain name leads to the new version. If not, it needs a tag, and can't be the
+    /// function's first. What is said of pool and invocations holds for the function either way.
+    #[serde(default = "default_promote", skip_serializing_if = "is_true")]
+    pub promote: bool,
+    /// How the function may be invoked, all of it. If absent, open for a new function and as it is
+    /// for a new version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invocation: Option<InvocationPolicy>,
 }
 
 impl DeployConfig {
@@ -138,6 +155,9 @@ impl DeployConfig {
             schedule: None,
             timeout_ms: default_timeout_ms(),
             internet: default_internet(),
+            tag: None,
+            promote: default_promote(),
+            invocation: None,
         }
     }
 
@@ -179,6 +199,16 @@ fn default_timeout_ms() -> u64 {
 
 fn default_internet() -> bool {
     true
+}
+
+fn default_promote() -> bool {
+    true
+}
+
+/// The default isn't written, so that an older edge takes the rest.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_true(value: &bool) -> bool {
+    *value
 }
 
 #[cfg(test)]

@@ -13,16 +13,20 @@
 
 mod capsule;
 mod client;
+mod domain;
 mod error;
 mod exec;
 mod function;
 mod name;
 mod pool;
 mod pool_stats;
+mod sign;
 mod snapshot;
+mod version;
 
 pub use capsule::{Capsule, CreateCapsule, SetTimeout};
 pub use client::{Client, ClientError, Endpoint, ExecStream, PoolEvents};
+pub use domain::{AddDomain, Domain, TxtRecord};
 pub use error::ErrorBody;
 pub use exec::{BadChunk, Chunk, Encoding, ExecEvent, ExecRequest};
 pub use function::{DeployConfig, Function};
@@ -32,9 +36,14 @@ pub use pool::{
     PoolEnd, PoolEvent, PoolInfo, PoolPatch, PoolTrouble, Prewarm,
 };
 pub use pool_stats::{Breaker, PoolHistogram, PoolMemory, PoolSample, PoolStats, RestoreStep};
+pub use sign::{SIGN_EXPIRES_S_MAX, Sign, SignedUrl};
 pub use snapshot::{CreateSnapshot, SnapshotInfo, SnapshotKind, TemplateInfo};
+pub use version::{BadTagName, FunctionTag, FunctionVersion, Promote, SetTag, TagName};
 
-pub use pool_model::{Day, ErrorCode, PoolPolicy, Prefetch, Reuse, Schedule, TimeOfDay};
+pub use pool_model::{
+    Day, ErrorCode, InvocationPolicy, PoolPolicy, Prefetch, Reuse, Schedule, TagWeight, TimeOfDay,
+    TrafficPolicy,
+};
 
 use serde::{Deserialize, Serialize};
 

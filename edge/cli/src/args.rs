@@ -1,16 +1,22 @@
 //! The command line, as clap reads it.
 
 mod dev;
+mod function;
 mod pool;
+mod sandbox;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use edge_api::FunctionName;
-use pool_model::{Port, SandboxId, SnapshotId};
+use edge_api::{FunctionName, TagName};
+use pool_model::{Port, SnapshotId};
 
 pub(crate) use dev::{DevCommand, DevDir, StackArgs, UpArgs};
+pub(crate) use function::{
+    DomainCommand, InvocationCommand, PromoteArgs, SignArgs, SplitArgs, TagCommand,
+};
 pub(crate) use pool::PoolCommand;
+pub(crate) use sandbox::{CreateArgs, ExecArgs, SandboxCommand};
 
 /// Deploys and invokes functions and drives sandboxes.
 #[derive(Debug, Parser)]
@@ -62,6 +68,27 @@ pub(crate) enum Command {
     Function {
         #[command(subcommand)]
         command: FunctionCommand,
+    },
+    /// List, set and remove the tags of a function's versions
+    Tag {
+        #[command(subcommand)]
+        command: TagCommand,
+    },
+    /// Make another version of a function the current one; tag the present one first to keep it
+    Promote(PromoteArgs),
+    /// Split the requests to a function's plain name between tags
+    Split(SplitArgs),
+    /// Claim, verify, list and give up custom domains of a function
+    Domain {
+        #[command(subcommand)]
+        command: DomainCommand,
+    },
+    /// Sign a URL that is good without a key for a while (if the function's auth has `signed_url`)
+    Sign(SignArgs),
+    /// Look at and set how a function may be invoked: limits, queue, keys, CORS, schedules
+    Invocation {
+        #[command(subcommand)]
+        command: InvocationCommand,
     },
     /// List and remove snapshots
     Snapshot {
@@ -117,6 +144,12 @@ pub(crate) struct DeployArgs {
     /// Environment of the start command; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) env: Vec<(String, String)>,
+    /// A tag for the new version, called at `<name>--<tag>`; one that there is moves to it
+    #[arg(long)]
+    pub(crate) tag: Option<TagName>,
+    /// Leave the plain name at the version it leads to now; needs a tag
+    #[arg(long)]
+    pub(crate) no_promote: bool,
 }
 
 impl DeployArgs {
@@ -134,6 +167,8 @@ impl DeployArgs {
             min_warm: None,
             max_warm: None,
             env: Vec::new(),
+            tag: None,
+            no_promote: false,
         }
     }
 }
@@ -173,114 +208,6 @@ pub(crate) enum HttpVersion {
     H2,
     #[value(name = "3")]
     H3,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum SandboxCommand {
-    /// Create one from a template or a snapshot
-    Create(CreateArgs),
-    /// List them
-    Ls,
-    /// Look one up
-    Get { id: SandboxId },
-    /// Run a command in one; its exit status is passed on
-    Exec(ExecArgs),
-    /// Write one to disk and free its memory
-    Pause { id: SandboxId },
-    /// Bring a paused one back
-    Resume { id: SandboxId },
-    /// Destroy one
-    Rm { id: SandboxId },
-    /// Print where one of its ports is reached
-    Url { id: SandboxId, port: Port },
-    /// Set its timeout, from now
-    Timeout {
-        id: SandboxId,
-        /// Seconds from now
-        seconds: u64,
-    },
-    /// Make a snapshot of one, which goes on
-    Snapshot {
-        id: SandboxId,
-        /// A name to find it by
-        #[arg(long)]
-        name: Option<String>,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CreateArgs {
-    /// Template id or name
-    #[arg(long, conflicts_with = "snapshot")]
-    pub(crate) template: Option<String>,
-    /// Snapshot to restore
-    #[arg(long)]
-    pub(crate) snapshot: Option<SnapshotId>,
-    /// Seconds until its timeout
-    #[arg(long)]
-    pub(crate) timeout_s: Option<u64>,
-    /// What happens when the timeout passes
-    #[arg(long, value_enum, default_value = "kill")]
-    pub(crate) on_timeout: OnTimeout,
-    /// Memory, MiB
-    #[arg(long, conflicts_with = "snapshot")]
-    pub(crate) memory_mib: Option<u32>,
-    /// Virtual processors
-    #[arg(long, conflicts_with = "snapshot")]
-    pub(crate) vcpus: Option<u32>,
-    /// Environment of every process in it; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
-    pub(crate) env: Vec<(String, String)>,
-    /// A note of yours; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
-    pub(crate) metadata: Vec<(String, String)>,
-    /// Keep it off the internet
-    #[arg(long)]
-    pub(crate) no_internet: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OnTimeout {
-    Kill,
-    Pause,
-}
-
-impl From<OnTimeout> for pool_model::OnTimeout {
-    fn from(given: OnTimeout) -> Self {
-        match given {
-            OnTimeout::Kill => Self::Kill,
-            OnTimeout::Pause => Self::Pause,
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ExecArgs {
-    pub(crate) id: SandboxId,
-    /// Run this line in a login shell instead of a program
-    #[arg(short = 'c', long = "cmd", conflicts_with = "args", value_name = "LINE")]
-    pub(crate) cmd: Option<String>,
-    /// Run it as this user
-    #[arg(long)]
-    pub(crate) user: Option<String>,
-    /// Run it in this directory
-    #[arg(long)]
-    pub(crate) cwd: Option<String>,
-    /// Environment of the command; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
-    pub(crate) env: Vec<(String, String)>,
-    /// The longest it may run, milliseconds; 0 means as long as the sandbox
-    #[arg(long)]
-    pub(crate) timeout_ms: Option<u64>,
-    /// Pass standard input on to it (at most 512 KiB of UTF-8)
-    #[arg(long)]
-    pub(crate) stdin: bool,
-    /// Leave it running and return at once
-    #[arg(long, conflicts_with = "stdin")]
-    pub(crate) background: bool,
-    /// The program and its arguments; a single argument with spaces is a line for a login shell
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "cmd")]
-    pub(crate) args: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -324,6 +251,7 @@ fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), String> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use pool_model::SandboxId;
 
     use super::*;
 

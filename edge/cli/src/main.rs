@@ -26,8 +26,10 @@ mod manifest;
 mod output;
 mod pack;
 mod pools;
+mod reach;
 mod sandboxes;
 mod schedule;
+mod versions;
 
 use std::process::ExitCode;
 
@@ -77,6 +79,12 @@ async fn run(cli: Cli, out: &Out) -> Result<ExitCode, Failure> {
         Command::Invoke(args) => return invoke::run(&connection, &args, out).await,
         Command::Sandbox { command } => return sandboxes::run(&connection, command, out).await,
         Command::Pool { command } => pools::run(&connection, command, out).await,
+        Command::Tag { command } => versions::tag(&connection, command, out).await,
+        Command::Promote(args) => versions::promote(&connection, args, out).await,
+        Command::Split(args) => versions::split(&connection, args, out).await,
+        Command::Domain { command } => reach::domain(&connection, command, out).await,
+        Command::Sign(args) => reach::sign(&connection, args, out).await,
+        Command::Invocation { command } => reach::invocation(&connection, command, out).await,
         Command::Function { command } => functions::function(&connection, command, out).await,
         Command::Snapshot { command } => functions::snapshot(&connection, command, out).await,
         Command::Template { command: args::TemplateCommand::Ls } => {

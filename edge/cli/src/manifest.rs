@@ -44,6 +44,7 @@ fn merge(text: &str, path: &Path, args: &DeployArgs) -> Result<Manifest, Failure
         ("template", args.template.clone()),
         ("start", args.start.clone()),
         ("ready_path", args.ready_path.clone()),
+        ("tag", args.tag.as_ref().map(ToString::to_string)),
     ];
     let numbers = [
         ("port", args.port.map(|port| i64::from(port.get()))),
@@ -56,6 +57,9 @@ fn merge(text: &str, path: &Path, args: &DeployArgs) -> Result<Manifest, Failure
     let numbers = numbers.into_iter().filter_map(|(key, n)| Some((key, Value::from(n?))));
     for (key, value) in texts.chain(numbers) {
         table.insert(key.to_owned(), value);
+    }
+    if args.no_promote {
+        table.insert("promote".to_owned(), Value::from(false));
     }
     let mut config: DeployConfig = table.try_into().map_err(|e| wrong(&e.to_string()))?;
     config.env.extend(args.env.iter().cloned());
@@ -119,6 +123,27 @@ mod tests {
             ("schedule = [{ from = '8:00', until = '9:00', min_warm = 1 }]", "HH:MM"),
             ("schedule = [{ from = '08:00', until = '09:00', warm = 1 }]", "warm"),
         ] {
+            let wrong = merged(&format!("name='a'\nstart='b'\n{line}"), &[]).unwrap_err();
+            assert!(wrong.contains(part), "{line}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn versions_and_invocations_can_be_in_the_file_and_flags_win() {
+        let text = "name = 'hello'\nstart = 'x'\ntag = 'canary'\npromote = false\n\
+                    [invocation]\nqueue_max = 5\nauth = [{ kind = 'key' }]\n\
+                    [invocation.async]\nenabled = true\n\
+                    [[invocation.cron]]\nname = 'a'\nschedule = '* * * * *'\n";
+        let config = merged(text, &[]).unwrap().config;
+        assert_eq!((config.tag.unwrap().as_str(), config.promote), ("canary", false));
+        let invocation = config.invocation.unwrap();
+        assert_eq!((invocation.queue_max, invocation.auth.len()), (5, 1));
+        assert!(invocation.asynchronous.enabled && invocation.cron[0].path == "/");
+        let config = merged(HELLO, &["--tag=b", "--no-promote"]).unwrap().config;
+        assert_eq!((config.tag.unwrap().as_str(), config.promote), ("b", false));
+        let config = merged(HELLO, &[]).unwrap().config;
+        assert_eq!((config.tag, config.promote, config.invocation), (None, true, None));
+        for (line, part) in [("tag = 'A'", "`A`"), ("invocation = { queues = 1 }", "queues")] {
             let wrong = merged(&format!("name='a'\nstart='b'\n{line}"), &[]).unwrap_err();
             assert!(wrong.contains(part), "{line}: {wrong}");
         }

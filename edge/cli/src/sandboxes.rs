@@ -86,6 +86,7 @@ async fn create(connection: &Connection, args: CreateArgs, out: &Out) -> Result<
         env: args.env.into_iter().collect(),
         metadata: args.metadata.into_iter().collect(),
         internet: args.no_internet.then_some(false),
+        traffic: None,
     };
     let capsule = connection.client.create_capsule(&body).await?;
     step.done();

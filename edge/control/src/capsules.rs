@@ -4,9 +4,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use agent_api::v1::{self, __buffa::oneof::create_sandbox_request::Source};
 use edge_api::{Capsule, CreateCapsule};
-use edge_store::CapsuleRecord;
+use edge_store::{CapsuleRecord, Secret};
 use jiff::Timestamp;
-use pool_model::{ErrorCode, Generation, OnTimeout, SandboxId, SandboxState, TeamId};
+use pool_model::{
+    ErrorCode, Generation, OnTimeout, SandboxId, SandboxState, TeamId, TrafficPolicy,
+};
 
 use crate::{ApiError, Control, control::now, validate};
 
@@ -31,10 +33,13 @@ impl Control {
                 Source::TemplateId(template.to_string())
             }
         };
+        let traffic = request.traffic.unwrap_or_default();
         let record = CapsuleRecord {
             id: SandboxId::from_u128(rand::random()),
             team,
             metadata: request.metadata,
+            traffic_token: traffic.has_private().then(Secret::generate),
+            traffic,
             created_at: now(),
         };
         let call = v1::CreateSandboxRequest {
@@ -64,14 +69,14 @@ impl Control {
             Ok(sandbox) => self.capsule_of(&record, &sandbox),
             Err(error) => Err(error),
         };
-        self.directory().forget_sandbox(record.id).await;
+        self.directory().forget_sandbox(record.id);
         if made.is_err() {
             // The agent may have made it and its answer got lost: it goes now, or by its timeout.
             if let Err(error) = self.agent().destroy(record.id).await {
                 tracing::warn!(sandbox.id = %record.id, error = &error as &dyn std::error::Error, "a failed capsule was not destroyed");
             }
             self.store().remove_capsule(record.id).await?;
-            self.directory().forget_sandbox(record.id).await;
+            self.directory().forget_sandbox(record.id);
         }
         made
     }
@@ -112,7 +117,7 @@ impl Control {
         self.to_the_end(async move {
             control.agent().destroy(id).await?;
             control.store().remove_capsule(id).await?;
-            control.directory().forget_sandbox(id).await;
+            control.directory().forget_sandbox(id);
             Ok(())
         })
         .await
@@ -161,6 +166,26 @@ impl Control {
         self.capsule_of(&record, &sandbox)
     }
 
+    /// Sets how a team's capsule's ports may be reached: the next request is judged by it.
+    pub(crate) async fn set_traffic(
+        self: &Arc<Self>,
+        team: TeamId,
+        id: SandboxId,
+        traffic: TrafficPolicy,
+    ) -> Result<Capsule, ApiError> {
+        validate::traffic(&traffic)?;
+        self.owned_capsule(team, id).await?;
+        let control = Arc::clone(self);
+        self.to_the_end(async move {
+            let set = control.store().set_traffic(team, id, &traffic).await;
+            control.directory().forget_sandbox(id);
+            let record = set?.ok_or_else(|| no_sandbox(id))?;
+            let sandbox = control.seen(id, control.agent().sandbox(id).await).await?;
+            control.capsule_of(&record, &sandbox)
+        })
+        .await
+    }
+
     /// The record of a capsule, if it is this team's.
     pub(crate) async fn owned_capsule(
         &self,
@@ -179,7 +204,7 @@ impl Control {
         match answer {
             Err(error) if error.code() == ErrorCode::SandboxNotFound && !self.is_creating(id) => {
                 self.store().remove_capsule(id).await?;
-                self.directory().forget_sandbox(id).await;
+                self.directory().forget_sandbox(id);
                 Err(no_sandbox(id))
             }
             answer => answer,
@@ -210,6 +235,12 @@ impl Control {
             generation: Generation(sandbox.generation),
             memory_mib: sandbox.memory_mib,
             url_pattern: self.public().capsule_url(record.id),
+            traffic: record.traffic.clone(),
+            traffic_token: record
+                .traffic_token
+                .as_ref()
+                .filter(|_| record.traffic.has_private())
+                .map(|token| token.expose().to_string()),
         })
     }
 }

@@ -12,10 +12,13 @@ use pool_model::{SandboxId, TeamId, TemplateId};
 use tokio::sync::{RwLock, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::{Agent, ApiError, Directory, events::Streams};
+use crate::{Agent, ApiError, Directory, Outside, events::Streams, rollout::Retired};
 
 /// Deploys at a time: each holds an archive in memory and a virtual machine at the agent.
 const DEPLOYS_MAX: usize = 8;
+
+/// Domains that are verified at a time: each holds a socket for some seconds.
+const LOOKUPS_MAX: usize = 16;
 
 /// The time as the store keeps it: what is answered now is what is answered after a restart.
 pub(crate) fn now() -> Timestamp {
@@ -43,10 +46,10 @@ impl Public {
         }
     }
 
-    /// Where a function is called.
+    /// Where a function is called, or with `<name>--<tag>` one of its versions.
     #[must_use]
-    pub fn function_url(&self, name: &str) -> String {
-        self.url(&format!("{name}.fn"))
+    pub fn function_url(&self, label: &str) -> String {
+        self.url(&format!("{label}.fn"))
     }
 
     /// Where a capsule's ports are, with `{port}` for the port.
@@ -63,14 +66,20 @@ pub struct Control {
     agent: Agent,
     public: Public,
     directory: Directory,
+    /// What others do for us.
+    pub(crate) outside: Outside,
     /// Work that goes on though its client hung up; waited for at shutdown.
     tasks: TaskTracker,
     /// Places for deploys.
     pub(crate) deploys: Arc<Semaphore>,
+    /// Places for verifying domains.
+    pub(crate) lookups: Semaphore,
     /// Places for event streams.
     pub(crate) streams: Streams,
     /// Held while pools are set by what the store says.
     pub(crate) pools: tokio::sync::Mutex<()>,
+    /// Pools that go soon.
+    pub(crate) retired: Retired,
     /// Shared from before a snapshot is asked for until it has its record; held whole while
     /// snapshots without a record are swept.
     pub(crate) snapshots: RwLock<()>,
@@ -85,17 +94,20 @@ pub struct Control {
 impl Control {
     /// Makes the control plane.
     #[must_use]
-    pub fn new(store: Store, agent: Agent, public: Public) -> Arc<Self> {
+    pub fn new(store: Store, agent: Agent, public: Public, outside: Outside) -> Arc<Self> {
         let directory = Directory::new(store.clone());
         Arc::new(Self {
             store,
             agent,
             public,
             directory,
+            outside,
             tasks: TaskTracker::new(),
             deploys: Arc::new(Semaphore::new(DEPLOYS_MAX)),
+            lookups: Semaphore::new(LOOKUPS_MAX),
             streams: Streams::default(),
             pools: tokio::sync::Mutex::new(()),
+            retired: Retired::default(),
             snapshots: RwLock::new(()),
             creating: Mutex::default(),
             agent_reachable: watch::Sender::new(false),

@@ -10,7 +10,7 @@
 //! is left to clean up. A row that is found at start is a crash: `reconcile` does the same clean-up.
 //!
 //! A function that exists serves its old version until the pool has the new snapshot; the store
-//! follows within the same lock. If the store fails, the pool is set back.
+//! follows within the same lock (`rollout`). If the store fails, the pool is set back.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use agent_api::v1::{self, __buffa::oneof::create_sandbox_request::Source};
 use bytes::Bytes;
 use edge_api::{DeployConfig, ExecEvent, Function};
 use edge_store::{
-    FunctionRecord, NewVersion, OperationKind, OperationRecord, SnapshotKind, SnapshotRecord,
+    LiveFunction, NewVersion, OperationKind, OperationRecord, SnapshotKind, SnapshotRecord,
 };
 use pool_model::{ErrorCode, FunctionId, RequestId, SandboxId, TeamId, TemplateId};
 
@@ -26,7 +26,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     ApiError, Control, archive, capsules::rpc_on_timeout, control::now, http::DeployForm,
-    pool_wire, snapshots::snapshot_record, validate,
+    snapshots::snapshot_record, validate,
 };
 
 /// Where the code is unpacked and the start command runs.
@@ -59,15 +59,19 @@ impl Control {
     ) -> Result<Function, ApiError> {
         let DeployForm { config, code } = form;
         validate::deploy(&config)?;
+        if let Some(policy) = &config.invocation {
+            validate::invocation(policy, &self.outside)?;
+        }
         archive::check(code.clone()).await?;
         let name = config.name.as_str();
-        let present = self.store().function_by_name(name).await?;
-        if present.as_ref().is_some_and(|present| present.team != team) {
+        let present = self.store().live_function_by_name(name).await?;
+        if present.as_ref().is_some_and(|present| present.function.team != team) {
             let why = format!("the function name `{name}` belongs to another team");
             return Err(ApiError::new(ErrorCode::NameTaken, why));
         }
         // Asked again when it is published; here it costs no build.
-        validate::deploy_policy(&config, present.map(|present| present.policy))?;
+        validate::deploy_tag(&config, present.as_ref())?;
+        validate::deploy_policy(&config, present.map(|present| present.function.policy))?;
         let template = self.template(team, config.template.as_deref()).await?;
         let operation = OperationRecord {
             id: request,
@@ -104,10 +108,10 @@ impl Deploy {
         if let Err(error) = self.control.collect_snapshots().await {
             self.warn("unused snapshots were not deleted; the reconciler will", &error);
         }
-        deployed.and_then(|function| self.control.function_of(function))
+        deployed.and_then(|live| self.control.function_of(live))
     }
 
-    async fn build_and_publish(&self, code: Bytes) -> Result<FunctionRecord, ApiError> {
+    async fn build_and_publish(&self, code: Bytes) -> Result<LiveFunction, ApiError> {
         self.step("booting").await?;
         self.control.agent().create(self.build_sandbox()).await?;
         self.step("extracting").await?;
@@ -214,15 +218,16 @@ impl Deploy {
         ApiError::new(ErrorCode::StartCommandExited, why)
     }
 
-    /// Swaps the pool and then the record, under the lock that keeps the reconciler out.
-    async fn publish(&self, snapshot: SnapshotRecord) -> Result<FunctionRecord, ApiError> {
+    /// Sets the pools and then the record, under the lock that keeps the reconciler out.
+    async fn publish(&self, snapshot: SnapshotRecord) -> Result<LiveFunction, ApiError> {
         let Deploy { control, operation, config, .. } = self;
         let _pools = control.pools.lock().await;
         let name = config.name.as_str();
-        let old = control.store().function(operation.team, name).await?;
-        let present = old.as_ref().map(|old| old.policy.clone());
+        let before = control.store().live_function(operation.team, name).await?;
+        let present = before.as_ref().map(|before| &before.function);
+        let random = || FunctionId::from_u128(rand::random());
         let new = NewVersion {
-            id: old.as_ref().map_or_else(|| FunctionId::from_u128(rand::random()), |old| old.id),
+            id: present.map_or_else(random, |present| present.id),
             team: operation.team,
             name: name.to_owned(),
             template: self.template,
@@ -232,28 +237,21 @@ impl Deploy {
             ready_path: config.ready_path.clone(),
             timeout_ms: config.timeout_ms,
             internet: config.internet,
-            policy: validate::deploy_policy(config, present)?,
+            policy: validate::deploy_policy(config, present.map(|p| p.policy.clone()))?,
+            invocation: config.invocation.clone().unwrap_or_else(|| {
+                present.map(|present| present.invocation.clone()).unwrap_or_default()
+            }),
+            tag: config.tag.as_ref().map(ToString::to_string),
+            promote: config.promote,
+            spare: random(),
             at: now(),
         };
-        let set = control.agent().set_pool(pool_wire::rpc_pool(&as_record(&new))).await;
-        let published = match set {
-            Ok(()) => control.store().publish(&new).await.map_err(ApiError::from),
-            Err(error) => Err(error),
+        let after = match &before {
+            Some(before) => before.publish(&new)?,
+            None => LiveFunction::first(&new)?,
         };
-        control.directory().forget_function(name).await;
-        match published {
-            Ok(published) => Ok(published.function),
-            Err(error) => {
-                let undone = match &old {
-                    Some(old) => control.agent().set_pool(pool_wire::rpc_pool(old)).await,
-                    None => control.agent().remove_pool(new.id).await.map(|_| ()),
-                };
-                if let Err(undo) = undone {
-                    self.warn("the pool was not set back; the reconciler will", &undo);
-                }
-                Err(error)
-            }
-        }
+        let commit = async { Ok(control.store().publish(&new).await?.live) };
+        control.roll_out(before.as_ref(), &after, commit).await
     }
 
     async fn step(&self, step: &'static str) -> Result<(), ApiError> {
@@ -269,26 +267,6 @@ impl Deploy {
         let OperationRecord { id, sandbox, .. } = self.operation;
         let error = error as &dyn std::error::Error;
         tracing::warn!(request.id = %id, sandbox.id = %sandbox, error, "{what}");
-    }
-}
-
-/// The version as the pool sees it; its number isn't known before it is published.
-fn as_record(new: &NewVersion) -> FunctionRecord {
-    FunctionRecord {
-        id: new.id,
-        team: new.team,
-        name: new.name.clone(),
-        version: 0,
-        template: new.template,
-        snapshot: new.snapshot.id,
-        port: new.port,
-        start: new.start.clone(),
-        ready_path: new.ready_path.clone(),
-        timeout_ms: new.timeout_ms,
-        internet: new.internet,
-        policy: new.policy.clone(),
-        created_at: new.at,
-        updated_at: new.at,
     }
 }
 

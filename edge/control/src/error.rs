@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use edge_store::StoreError;
+use edge_store::{ChangeError, StoreError};
 use pool_model::ErrorCode;
 
 /// A refusal or a failure. `Display` is what the caller is told.
@@ -53,14 +53,30 @@ impl ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let code = match &error {
-            StoreError::NameTaken { .. } => ErrorCode::NameTaken,
-            StoreError::Busy { .. } => ErrorCode::Conflict,
+            StoreError::NameTaken { .. } | StoreError::DomainTaken { .. } => ErrorCode::NameTaken,
+            StoreError::Busy { .. } | StoreError::TooManyDomains => ErrorCode::Conflict,
+            StoreError::Change(change) => return change.clone().into(),
             StoreError::Open { .. }
             | StoreError::Migrate(_)
             | StoreError::Query { .. }
             | StoreError::Corrupt { .. }
-            | StoreError::DamagedPolicy { .. } => return Self::internal(error),
+            | StoreError::DamagedPolicy { .. }
+            | StoreError::DamagedInvocation { .. } => return Self::internal(error),
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<ChangeError> for ApiError {
+    fn from(error: ChangeError) -> Self {
+        match &error {
+            ChangeError::NoVersion { .. } => Self::field("version", error),
+            ChangeError::FirstIsCurrent => Self::field("promote", error),
+            ChangeError::Unreachable => Self::field("tag", error),
+            ChangeError::NoTag { .. } => Self::new(ErrorCode::TagNotFound, error.to_string()),
+            ChangeError::InSplit { .. } | ChangeError::TooManyTags => {
+                Self::new(ErrorCode::Conflict, error.to_string())
+            }
+        }
     }
 }

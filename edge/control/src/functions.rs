@@ -3,21 +3,21 @@
 use std::sync::Arc;
 
 use edge_api::Function;
-use edge_store::FunctionRecord;
-use pool_model::{ErrorCode, TeamId};
+use edge_store::{FunctionRecord, LiveFunction};
+use pool_model::{ErrorCode, FunctionId, TeamId};
 
 use crate::{ApiError, Control};
 
 impl Control {
     /// A team's functions.
     pub(crate) async fn functions(&self, team: TeamId) -> Result<Vec<Function>, ApiError> {
-        let records = self.store().functions(team).await?;
-        records.into_iter().map(|record| self.function_of(record)).collect()
+        let found = self.store().live_functions(Some(team)).await?;
+        found.into_iter().map(|live| self.function_of(live)).collect()
     }
 
     /// A team's function.
     pub(crate) async fn function(&self, team: TeamId, name: &str) -> Result<Function, ApiError> {
-        self.function_of(self.owned_function(team, name).await?)
+        self.function_of(self.owned_live(team, name).await?)
     }
 
     /// Takes a team's function down: no new request reaches it once this has returned. What the
@@ -30,13 +30,15 @@ impl Control {
         let (control, name) = (Arc::clone(self), name.to_owned());
         self.to_the_end(async move {
             let pools = control.pools.lock().await;
-            let removed = control.store().remove_function(team, &name).await?;
-            let removed = removed.ok_or_else(|| no_function(&name))?;
-            control.directory().forget_function(&name).await;
-            let cleaned = control.agent().remove_pool(removed.id).await;
+            let removed = control.remove_recorded(team, &name).await?;
+            let mut cleaned = Ok(());
+            for pool in removed {
+                let done = control.agent().remove_pool(pool).await;
+                cleaned = cleaned.and(done.map(|_| ()));
+            }
             drop(pools);
             let cleaned = match cleaned {
-                Ok(_) => control.collect_snapshots().await,
+                Ok(()) => control.collect_snapshots().await,
                 Err(error) => Err(error),
             };
             if let Err(error) = cleaned {
@@ -51,6 +53,24 @@ impl Control {
         .await
     }
 
+    /// Forgets a team's function, here and in the directory. Says which pools it leaves behind.
+    async fn remove_recorded(&self, team: TeamId, name: &str) -> Result<Vec<FunctionId>, ApiError> {
+        let mut pools = self.store().pools_of(team, name).await?;
+        let mut domains = Vec::new();
+        for &pool in &pools {
+            // One of them is the function's id; the others have no domains.
+            domains.extend(self.store().domains(pool).await?);
+        }
+        let removed = self.store().remove_function(team, name).await;
+        self.directory().forget_function(name);
+        for domain in domains {
+            self.directory().forget_domain(&domain.name);
+        }
+        let removed = removed?.ok_or_else(|| no_function(name))?;
+        pools.extend(self.retired.take(removed.id));
+        Ok(pools)
+    }
+
     pub(crate) async fn owned_function(
         &self,
         team: TeamId,
@@ -59,8 +79,11 @@ impl Control {
         self.store().function(team, name).await?.ok_or_else(|| no_function(name))
     }
 
-    pub(crate) fn function_of(&self, record: FunctionRecord) -> Result<Function, ApiError> {
+    pub(crate) fn function_of(&self, live: LiveFunction) -> Result<Function, ApiError> {
+        let tags = self.tags_of(&live)?;
+        let record = live.function;
         Ok(Function {
+            tags,
             url: self.public().function_url(&record.name),
             id: record.id,
             name: record.name.parse().map_err(ApiError::internal)?,

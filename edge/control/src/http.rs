@@ -4,7 +4,9 @@
 
 mod answer;
 mod events;
+mod functions;
 mod input;
+mod requests;
 mod routes;
 
 use std::sync::Arc;

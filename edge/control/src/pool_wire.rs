@@ -4,7 +4,7 @@ use agent_api::v1;
 use edge_api::{
     Breaker, Day, PoolHistogram, PoolMemory, PoolPolicy, PoolSample, PoolStats, RestoreStep,
 };
-use edge_store::FunctionRecord;
+use edge_store::{FunctionRecord, VersionRecord};
 use jiff::Timestamp;
 
 /// What a lease may take on top of the invocation's timeout before it is reaped.
@@ -21,15 +21,15 @@ pub(crate) enum Detail {
     Brief,
 }
 
-/// The pool that a function should have.
-pub(crate) fn rpc_pool(function: &FunctionRecord) -> v1::Pool {
+/// The pool that a version of a function should have.
+pub(crate) fn rpc_pool(function: &FunctionRecord, version: &VersionRecord) -> v1::Pool {
     v1::Pool {
-        function_id: function.id.to_string(),
-        snapshot_id: function.snapshot.to_string(),
+        function_id: version.pool.to_string(),
+        snapshot_id: version.snapshot.to_string(),
         team_id: function.team.to_string(),
-        policy: rpc_policy(&function.policy, function.timeout_ms).into(),
-        internet: function.internet,
-        port: u32::from(function.port.get()),
+        policy: rpc_policy(&function.policy, version.timeout_ms).into(),
+        internet: version.internet,
+        port: u32::from(version.port.get()),
         ..Default::default()
     }
 }

@@ -9,7 +9,7 @@ use pool_model::{ErrorCode, TeamId};
 use crate::{
     ApiError, Control,
     functions::no_function,
-    pool_wire::{Detail, pool_stats, rpc_pool},
+    pool_wire::{Detail, pool_stats},
     validate,
 };
 
@@ -73,12 +73,16 @@ impl Control {
         let (control, name) = (Arc::clone(self), name.to_owned());
         self.to_the_end(async move {
             let _pools = control.pools.lock().await;
-            let mut function = control.owned_function(team, &name).await?;
-            function.policy = patch.over(function.policy);
-            validate::policy(&function.policy)?;
-            control.agent().set_pool(rpc_pool(&function)).await?;
-            let changed = control.store().set_policy(team, &name, &function.policy).await?;
-            let changed = changed.ok_or_else(|| no_function(&name))?;
+            let before = control.owned_live(team, &name).await?;
+            let mut after = before.clone();
+            after.function.policy = patch.over(after.function.policy);
+            validate::policy(&after.function.policy)?;
+            let commit = async {
+                let policy = &after.function.policy;
+                let changed = control.store().set_policy(team, &name, policy).await?;
+                changed.ok_or_else(|| no_function(&name))
+            };
+            let changed = control.roll_out(Some(&before), &after, commit).await?;
             let stats = control.agent().pool(changed.id).await.ok();
             let stats = stats.and_then(|mut pool| pool.stats.take());
             info(&changed, stats.map(|stats| pool_stats(stats, Detail::Whole)))

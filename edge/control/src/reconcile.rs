@@ -10,7 +10,7 @@ use pool_model::ErrorCode;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ApiError, Control, control::now, pool_wire::rpc_pool};
+use crate::{ApiError, Control, control::now, rollout};
 
 /// How far the agent's clock may be behind ours when a crash's snapshots are looked for.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
@@ -100,8 +100,10 @@ impl Control {
     /// Tells the agent every pool there should be; it makes, changes and removes the difference.
     async fn sync_pools(&self) -> Result<(), ApiError> {
         let _pools = self.pools.lock().await;
-        let functions = self.store().all_functions().await?;
-        self.agent().sync_pools(functions.iter().map(rpc_pool).collect()).await
+        let functions = self.store().live_functions(None).await?;
+        let mut pools: Vec<_> = functions.iter().flat_map(rollout::pools).collect();
+        pools.extend(self.retired.pools());
+        self.agent().sync_pools(pools).await
     }
 
     /// Cleans up after the operations that were under way when the last edge ended.
@@ -171,7 +173,7 @@ impl Control {
         let running: HashSet<String> = running.into_iter().map(|s| s.sandbox_id).collect();
         for id in recorded {
             if !running.contains(&id.to_string()) && self.store().remove_capsule(id).await? {
-                self.directory().forget_sandbox(id).await;
+                self.directory().forget_sandbox(id);
                 done.capsules += 1;
             }
         }

@@ -1,5 +1,7 @@
 //! What a request may say. Every refusal names the field.
 
+mod reach;
+
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use edge_api::{
@@ -7,6 +9,8 @@ use edge_api::{
     POOL_EVENTS_INTERVAL_MS_MIN, PoolPolicy,
 };
 use pool_model::POOL_MAX;
+
+pub(crate) use reach::{deploy_tag, invocation, sign, tag, traffic};
 
 use crate::ApiError;
 
@@ -99,6 +103,7 @@ pub(crate) fn capsule(request: &CreateCapsule) -> Checked {
     }
     machine(request.memory_mib, request.vcpus)?;
     env("env", &request.env)?;
+    request.traffic.as_ref().map_or(Ok(()), traffic)?;
     if request.metadata.len() > METADATA_ENTRIES_MAX {
         return Err(ApiError::field("metadata", format!("over {METADATA_ENTRIES_MAX} entries")));
     }

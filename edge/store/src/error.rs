@@ -1,5 +1,7 @@
 //! Why a record could not be read or written.
 
+use crate::{ChangeError, domains::DOMAINS_MAX};
+
 /// What the store can fail with.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -41,6 +43,27 @@ pub enum StoreError {
         #[source]
         source: serde_json::Error,
     },
+    /// How a function may be invoked can't be read. Deleting the function still works.
+    #[error("the column `invocation_policy` of function `{function}` holds no invocation policy")]
+    DamagedInvocation {
+        /// Its name.
+        function: String,
+        /// What is wrong with the JSON, and where.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A function's versions can't be changed like that.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// The domain belongs to another team, or leads to another function of the same team.
+    #[error("the domain `{name}` is claimed already")]
+    DomainTaken {
+        /// The domain.
+        name: String,
+    },
+    /// As many domains are claimed for the function as may be.
+    #[error("the function has {DOMAINS_MAX} domains already")]
+    TooManyDomains,
     /// The name belongs to another team.
     #[error("the function name `{name}` belongs to another team")]
     NameTaken {

@@ -1,13 +1,12 @@
-//! Functions and how a new version replaces an old one.
+//! Functions: their records, each as its current version is.
 
 use jiff::Timestamp;
-use pool_model::{FunctionId, PoolPolicy, Port, SnapshotId, TeamId, TemplateId};
+use pool_model::{FunctionId, InvocationPolicy, PoolPolicy, Port, SnapshotId, TeamId, TemplateId};
 use sqlx::{Row, sqlite::SqliteRow};
 
 use crate::{
-    SnapshotRecord, Store, StoreError,
+    Secret, Store, StoreError, VersionRecord,
     row::{Typed, bigint},
-    snapshots,
 };
 
 /// A function's record.
@@ -19,8 +18,10 @@ pub struct FunctionRecord {
     pub team: TeamId,
     /// Its name, unique over all teams.
     pub name: String,
-    /// 1 for the first.
+    /// The current version; 1 for the first.
     pub version: u32,
+    /// The highest version ever made, current or not.
+    pub version_max: u32,
     /// The template it was built in.
     pub template: TemplateId,
     /// What its sandboxes are restored from.
@@ -37,91 +38,49 @@ pub struct FunctionRecord {
     pub internet: bool,
     /// What its pool aims for.
     pub policy: PoolPolicy,
+    /// How it may be invoked.
+    pub invocation: InvocationPolicy,
+    /// What its URLs and webhooks are signed with, once something is.
+    pub signing_secret: Option<Secret>,
     /// When it was first deployed.
     pub created_at: Timestamp,
     /// When this version was.
     pub updated_at: Timestamp,
 }
 
-/// A version that is ready to be published.
-#[derive(Debug, Clone)]
-pub struct NewVersion {
-    /// The id if the name is new.
-    pub id: FunctionId,
-    /// Whose it is.
-    pub team: TeamId,
-    /// Its name.
-    pub name: String,
-    /// The template it was built in.
-    pub template: TemplateId,
-    /// Its snapshot, recorded in the same transaction.
-    pub snapshot: SnapshotRecord,
-    /// Where its server listens.
-    pub port: Port,
-    /// What started the server.
-    pub start: String,
-    /// What was asked until it answered.
-    pub ready_path: String,
-    /// Longest time of one invocation, milliseconds.
-    pub timeout_ms: u64,
-    /// Whether invocations may reach the internet.
-    pub internet: bool,
-    /// What its pool aims for.
-    pub policy: PoolPolicy,
-    /// Now.
-    pub at: Timestamp,
-}
+impl FunctionRecord {
+    /// The current version as one among the others.
+    #[must_use]
+    pub fn as_version(&self) -> VersionRecord {
+        VersionRecord {
+            version: self.version,
+            pool: self.id,
+            template: self.template,
+            snapshot: self.snapshot,
+            port: self.port,
+            start: self.start.clone(),
+            ready_path: self.ready_path.clone(),
+            timeout_ms: self.timeout_ms,
+            internet: self.internet,
+            created_at: self.updated_at,
+        }
+    }
 
-/// What publishing did.
-#[derive(Debug, Clone)]
-pub struct Published {
-    /// The function as it is now.
-    pub function: FunctionRecord,
-    /// The snapshot that it pointed to before: to be deleted once its pool is off it.
-    pub replaced: Option<SnapshotId>,
+    /// Makes a version the current one.
+    pub(crate) fn take(&mut self, version: &VersionRecord) {
+        self.version = version.version;
+        self.template = version.template;
+        self.snapshot = version.snapshot;
+        self.port = version.port;
+        self.start.clone_from(&version.start);
+        self.ready_path.clone_from(&version.ready_path);
+        self.timeout_ms = version.timeout_ms;
+        self.internet = version.internet;
+        self.updated_at = version.created_at;
+    }
 }
 
 impl Store {
-    /// Makes a function or gives it a new version, in one step.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::NameTaken`] if another team has the name; [`StoreError::Query`];
-    /// [`StoreError::Corrupt`] and [`StoreError::DamagedPolicy`] of the version before.
-    pub async fn publish(&self, new: &NewVersion) -> Result<Published, StoreError> {
-        let mut tx = self.write().await?;
-        let old = sqlx::query("SELECT * FROM functions WHERE name = $1")
-            .bind(&new.name)
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(StoreError::query("look a function up"))?;
-        let old = old.map(|row| read(&row)).transpose()?;
-        if old.as_ref().is_some_and(|old| old.team != new.team) {
-            return Err(StoreError::NameTaken { name: new.name.clone() });
-        }
-        snapshots::insert(&mut *tx, &new.snapshot).await?;
-        let function = FunctionRecord {
-            id: old.as_ref().map_or(new.id, |old| old.id),
-            team: new.team,
-            name: new.name.clone(),
-            version: old.as_ref().map_or(1, |old| old.version.saturating_add(1)),
-            template: new.template,
-            snapshot: new.snapshot.id,
-            port: new.port,
-            start: new.start.clone(),
-            ready_path: new.ready_path.clone(),
-            timeout_ms: new.timeout_ms,
-            internet: new.internet,
-            policy: new.policy.clone(),
-            created_at: old.as_ref().map_or(new.at, |old| old.created_at),
-            updated_at: new.at,
-        };
-        upsert(&mut tx, &function).await?;
-        tx.commit().await.map_err(StoreError::query("commit"))?;
-        let replaced = old.map(|old| old.snapshot).filter(|old| *old != function.snapshot);
-        Ok(Published { function, replaced })
-    }
-
     /// Looks a team's function up.
     ///
     /// # Errors
@@ -210,6 +169,49 @@ impl Store {
         row.map(|row| read(&row)).transpose()
     }
 
+    /// Sets how a team's function may be invoked. `None` if there is no such function.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Query`], [`StoreError::Corrupt`], [`StoreError::DamagedPolicy`].
+    pub async fn set_invocation(
+        &self,
+        team: TeamId,
+        name: &str,
+        policy: &InvocationPolicy,
+    ) -> Result<Option<FunctionRecord>, StoreError> {
+        let row = sqlx::query(
+            "UPDATE functions SET invocation_policy = $3 \
+             WHERE team_id = $1 AND name = $2 RETURNING *",
+        )
+        .bind(team.to_string())
+        .bind(name)
+        .bind(invocation_json(policy))
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(StoreError::query("set an invocation policy"))?;
+        row.map(|row| read(&row)).transpose()
+    }
+
+    /// What a function's URLs and webhooks are signed with: what it has, or else a new one, which it
+    /// keeps. `None` if there is no such function.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Query`].
+    pub async fn signing_secret(&self, id: FunctionId) -> Result<Option<Secret>, StoreError> {
+        let row = sqlx::query(
+            "UPDATE functions SET signing_secret = COALESCE(signing_secret, $2) \
+             WHERE id = $1 RETURNING signing_secret",
+        )
+        .bind(id.to_string())
+        .bind(Secret::generate().expose().to_string())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(StoreError::query("make a signing secret"))?;
+        row.map(|row| Typed(&row).text("signing_secret").map(Secret::stored)).transpose()
+    }
+
     /// Forgets a team's function and says what it was. One that can't be read is forgotten too.
     ///
     /// # Errors
@@ -252,15 +254,15 @@ impl Store {
     }
 }
 
-async fn upsert(
+pub(crate) async fn upsert(
     connection: &mut sqlx::SqliteConnection,
     function: &FunctionRecord,
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO functions (id, team_id, name, version, template_id, snapshot_id, port, \
          start_command, ready_path, timeout_ms, internet, min_warm, max_warm, idle_ttl_ms, \
-         pool_policy, created_at_ms, updated_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) \
+         pool_policy, created_at_ms, updated_at_ms, invocation_policy, version_max) VALUES ($1, \
+         $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) \
          ON CONFLICT (id) DO UPDATE SET version = excluded.version, \
          template_id = excluded.template_id, snapshot_id = excluded.snapshot_id, \
          port = excluded.port, start_command = excluded.start_command, \
@@ -268,7 +270,8 @@ async fn upsert(
          internet = excluded.internet, min_warm = excluded.min_warm, \
          max_warm = excluded.max_warm, idle_ttl_ms = excluded.idle_ttl_ms, \
          pool_policy = excluded.pool_policy, \
-         updated_at_ms = excluded.updated_at_ms",
+         updated_at_ms = excluded.updated_at_ms, \
+         invocation_policy = excluded.invocation_policy, version_max = excluded.version_max",
     )
     .bind(function.id.to_string())
     .bind(function.team.to_string())
@@ -287,6 +290,8 @@ async fn upsert(
     .bind(policy_json(&function.policy))
     .bind(function.created_at.as_millisecond())
     .bind(function.updated_at.as_millisecond())
+    .bind(invocation_json(&function.invocation))
+    .bind(i64::from(function.version_max))
     .execute(connection)
     .await
     .map_err(StoreError::query("record a function"))?;
@@ -296,6 +301,20 @@ async fn upsert(
 /// The column `pool_policy`. Written together with the three columns that it will replace.
 fn policy_json(policy: &PoolPolicy) -> String {
     serde_json::to_string(policy).expect("numbers, words and lists of them are JSON")
+}
+
+/// The column `invocation_policy`; NULL for what is nothing but defaults.
+fn invocation_json(policy: &InvocationPolicy) -> Option<String> {
+    let json = || serde_json::to_string(policy).expect("texts, numbers and lists of them are JSON");
+    (*policy != InvocationPolicy::default()).then(json)
+}
+
+fn read_invocation(row: &Typed<'_>) -> Result<InvocationPolicy, StoreError> {
+    let Some(json) = row.optional_text("invocation_policy")? else {
+        return Ok(InvocationPolicy::default());
+    };
+    let function = row.text("name")?;
+    serde_json::from_str(&json).map_err(|source| StoreError::DamagedInvocation { function, source })
 }
 
 /// What a pool aims for: from the JSON, or from the columns before it if the row is older than it.
@@ -312,23 +331,25 @@ fn read_policy(row: &Typed<'_>) -> Result<PoolPolicy, StoreError> {
     serde_json::from_str(&json).map_err(|source| StoreError::DamagedPolicy { function, source })
 }
 
-fn read(row: &SqliteRow) -> Result<FunctionRecord, StoreError> {
+pub(crate) fn read(row: &SqliteRow) -> Result<FunctionRecord, StoreError> {
     let row = Typed(row);
-    let port: u16 = row.number("port")?;
+    let version: u32 = row.number("version")?;
     Ok(FunctionRecord {
         id: row.parse("id")?,
         team: row.parse("team_id")?,
         name: row.text("name")?,
-        version: row.number("version")?,
+        version,
+        version_max: row.optional_number("version_max")?.unwrap_or(version).max(version),
         template: row.parse("template_id")?,
         snapshot: row.parse("snapshot_id")?,
-        port: Port::try_from(port)
-            .map_err(|_| StoreError::Corrupt { column: "port", found: port.to_string() })?,
+        port: row.port("port")?,
         start: row.text("start_command")?,
         ready_path: row.text("ready_path")?,
         timeout_ms: row.number("timeout_ms")?,
         internet: row.flag("internet")?,
         policy: read_policy(&row)?,
+        invocation: read_invocation(&row)?,
+        signing_secret: row.optional_text("signing_secret")?.map(Secret::stored),
         created_at: row.time("created_at_ms")?,
         updated_at: row.time("updated_at_ms")?,
     })

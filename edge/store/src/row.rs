@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use pool_model::Port;
 use sqlx::{Row, sqlite::SqliteRow};
 
 use crate::StoreError;
@@ -39,14 +40,40 @@ impl Typed<'_> {
         T::try_from(number).map_err(|_| corrupt(column, &number.to_string()))
     }
 
+    /// An integer that may be NULL.
+    pub(crate) fn optional_number<T: TryFrom<i64>>(
+        &self,
+        column: &'static str,
+    ) -> Result<Option<T>, StoreError> {
+        let number: Option<i64> =
+            self.0.try_get(column).map_err(StoreError::query("read a number"))?;
+        let typed = |number| T::try_from(number).map_err(|_| corrupt(column, &number.to_string()));
+        number.map(typed).transpose()
+    }
+
+    pub(crate) fn port(&self, column: &'static str) -> Result<Port, StoreError> {
+        let port: u16 = self.number(column)?;
+        Port::try_from(port).map_err(|_| corrupt(column, &port.to_string()))
+    }
+
     pub(crate) fn flag(&self, column: &'static str) -> Result<bool, StoreError> {
         Ok(self.number::<i64>(column)? != 0)
     }
 
     pub(crate) fn time(&self, column: &'static str) -> Result<Timestamp, StoreError> {
-        let ms: i64 = self.number(column)?;
-        Timestamp::from_millisecond(ms).map_err(|_| corrupt(column, &ms.to_string()))
+        time(column, self.number(column)?)
     }
+
+    pub(crate) fn optional_time(
+        &self,
+        column: &'static str,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        self.optional_number(column)?.map(|ms| time(column, ms)).transpose()
+    }
+}
+
+fn time(column: &'static str, ms: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_millisecond(ms).map_err(|_| corrupt(column, &ms.to_string()))
 }
 
 fn corrupt(column: &'static str, found: &str) -> StoreError {

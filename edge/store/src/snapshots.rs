@@ -119,17 +119,20 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// Whether any team's function is restored from it.
+    /// Whether any version of any team's function is restored from it.
     ///
     /// # Errors
     ///
     /// [`StoreError::Query`].
     pub async fn snapshot_is_used(&self, id: SnapshotId) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT id FROM functions WHERE snapshot_id = $1 LIMIT 1")
-            .bind(id.to_string())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(StoreError::query("look for a snapshot's users"))?;
+        let row = sqlx::query(
+            "SELECT id FROM functions WHERE snapshot_id = $1 UNION ALL \
+             SELECT function_id AS id FROM function_versions WHERE snapshot_id = $1 LIMIT 1",
+        )
+        .bind(id.to_string())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(StoreError::query("look for a snapshot's users"))?;
         Ok(row.is_some())
     }
 
@@ -147,7 +150,7 @@ impl Store {
         Ok(row.is_some())
     }
 
-    /// Functions' snapshots, of any team, that no function points to any more: to be deleted.
+    /// Functions' snapshots, of any team, that no version points to any more: to be deleted.
     ///
     /// # Errors
     ///
@@ -155,7 +158,8 @@ impl Store {
     pub async fn orphan_snapshots(&self) -> Result<Vec<SnapshotId>, StoreError> {
         let rows = sqlx::query(
             "SELECT id FROM snapshots WHERE kind = 'function' \
-             AND id NOT IN (SELECT snapshot_id FROM functions) ORDER BY created_at_ms, id",
+             AND id NOT IN (SELECT snapshot_id FROM functions) \
+             AND id NOT IN (SELECT snapshot_id FROM function_versions) ORDER BY created_at_ms, id",
         )
         .fetch_all(&self.pool)
         .await

@@ -149,6 +149,11 @@ impl Store {
         Ok(())
     }
 
+    /// Starts a transaction that sees one state of everything.
+    pub(crate) async fn read(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.pool.begin().await.map_err(StoreError::query("start a transaction"))
+    }
+
     /// Starts a transaction that writes. `IMMEDIATE`: it waits for its turn at the start, where the
     /// busy timeout works, and not half-way, where SQLite can only fail.
     pub(crate) async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {

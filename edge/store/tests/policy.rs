@@ -6,7 +6,9 @@ use std::error::Error;
 
 use edge_store::{ApiKey, NewVersion, SnapshotKind, SnapshotRecord, Store, StoreError};
 use jiff::Timestamp;
-use pool_model::{FunctionId, PoolPolicy, Port, Prefetch, Reuse, SnapshotId, TeamId, TemplateId};
+use pool_model::{
+    FunctionId, InvocationPolicy, PoolPolicy, Port, Prefetch, Reuse, SnapshotId, TeamId, TemplateId,
+};
 use sqlx::{Row, SqlitePool, migrate::Migrator};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
@@ -179,6 +181,10 @@ fn version(name: &str, number: u128, policy: PoolPolicy) -> NewVersion {
         timeout_ms: 30_000,
         internet: true,
         policy,
+        invocation: InvocationPolicy::default(),
+        tag: None,
+        promote: true,
+        spare: FunctionId::from_u128(number + 1000),
         at: Timestamp::UNIX_EPOCH,
     }
 }

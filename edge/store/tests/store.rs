@@ -10,7 +10,8 @@ use edge_store::{
 };
 use jiff::Timestamp;
 use pool_model::{
-    FunctionId, PoolPolicy, Port, RequestId, SandboxId, SnapshotId, TeamId, TemplateId,
+    FunctionId, InvocationPolicy, PoolPolicy, Port, RequestId, SandboxId, SnapshotId, TeamId,
+    TemplateId, TrafficPolicy,
 };
 
 #[tokio::test]
@@ -82,7 +83,14 @@ async fn policies_and_capsules_survive_a_restart() {
         PoolPolicy { min_warm: 0, max_warm: 3, idle_ttl_ms: 5_000, ..PoolPolicy::default() };
     db.store.set_policy(team(1), "hello", &policy).await.unwrap().unwrap();
     let metadata = BTreeMap::from([("who".to_owned(), "grün ' \"; --".to_owned())]);
-    let capsule = CapsuleRecord { id: sandbox(5), team: team(1), metadata, created_at: at(7) };
+    let capsule = CapsuleRecord {
+        id: sandbox(5),
+        team: team(1),
+        metadata,
+        traffic: TrafficPolicy::default(),
+        traffic_token: None,
+        created_at: at(7),
+    };
     db.store.add_capsule(&capsule).await.unwrap();
 
     let store = db.reopen().await;
@@ -194,6 +202,10 @@ fn version(of: u128, name: &str, snapshot: u128, second: i64) -> NewVersion {
         timeout_ms: 30_000,
         internet: true,
         policy: PoolPolicy::default(),
+        invocation: InvocationPolicy::default(),
+        tag: None,
+        promote: true,
+        spare: FunctionId::from_u128(snapshot + 1000),
         at: at(second),
     }
 }

@@ -57,6 +57,27 @@ where
     }
 }
 
+/// The two parameters of a path, in their order.
+pub(super) struct Both<A, B>(pub(super) A, pub(super) B);
+
+impl<S, A, B> FromRequestParts<S> for Both<A, B>
+where
+    S: Send + Sync,
+    A: FromStr<Err: std::fmt::Display>,
+    B: FromStr<Err: std::fmt::Display>,
+{
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let bad = |problem: String| ApiError::new(ErrorCode::InvalidArgument, problem);
+        let Path((a, b)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|problem| bad(problem.body_text()))?;
+        let a = a.parse().map_err(|problem: A::Err| bad(problem.to_string()))?;
+        let b = b.parse().map_err(|problem: B::Err| bad(problem.to_string()))?;
+        Ok(Self(a, b))
+    }
+}
+
 /// The query of a URL.
 pub(super) struct Params<T>(pub(super) T);
 

@@ -7,27 +7,27 @@ use axum::{
     body::Body,
     extract::{Request, State},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, delete, get, patch, post},
+    routing::{MethodRouter, delete, get, patch, post, put},
 };
 use bytes::Bytes;
 use edge_api::{
     Capsule, CreateCapsule, CreateSnapshot, Drained, ExecEvent, ExecRequest, Function,
     FunctionName, Health, List, PoolInfo, PoolPatch, Prewarm, SetTimeout, SnapshotInfo,
-    TemplateInfo,
+    TemplateInfo, TrafficPolicy,
 };
 use futures::stream;
 use http::{StatusCode, header};
 use pool_model::{ErrorCode, SandboxId, SnapshotId};
 
 use super::{
-    events,
+    events, functions,
     input::{Caller, DeployForm, Id, Input, OptionalInput, Which},
 };
 use crate::{ApiError, Control, exec::ExecStream, pool_wire::Detail};
 
 pub(super) type Shared = State<Arc<Control>>;
-type Answer<T> = Result<Json<T>, ApiError>;
-type Created<T> = Result<(StatusCode, Json<T>), ApiError>;
+pub(super) type Answer<T> = Result<Json<T>, ApiError>;
+pub(super) type Created<T> = Result<(StatusCode, Json<T>), ApiError>;
 
 /// One method of one path.
 pub(super) struct Route {
@@ -37,22 +37,34 @@ pub(super) struct Route {
     handler: MethodRouter<Arc<Control>>,
 }
 
+impl Route {
+    pub(super) const fn new(
+        method: &'static str,
+        path: &'static str,
+        handler: MethodRouter<Arc<Control>>,
+    ) -> Self {
+        Self { method, path, handler }
+    }
+}
+
 pub(super) fn add(router: Router<Arc<Control>>, route: Route) -> Router<Arc<Control>> {
     router.route(route.path, route.handler)
 }
 
 /// What needs no key.
 pub(super) fn open() -> Vec<Route> {
-    let route = |method, path, handler| Route { method, path, handler };
-    vec![route("get", "/healthz", get(healthz)), route("get", "/openapi.json", get(openapi))]
+    vec![
+        Route::new("get", "/healthz", get(healthz)),
+        Route::new("get", "/openapi.json", get(openapi)),
+    ]
 }
 
 /// What needs a key.
 pub(super) fn keyed() -> Vec<Route> {
-    let route = |method, path, handler| Route { method, path, handler };
-    vec![
+    let route = Route::new;
+    let mut routes = vec![
         route("post", "/v1/functions", post(deploy)),
-        route("get", "/v1/functions", get(functions)),
+        route("get", "/v1/functions", get(list_functions)),
         route("get", "/v1/functions/{name}", get(function)),
         route("delete", "/v1/functions/{name}", delete(delete_function)),
         route("post", "/v1/capsules", post(create_capsule)),
@@ -64,6 +76,7 @@ pub(super) fn keyed() -> Vec<Route> {
         route("post", "/v1/capsules/{id}/resume", post(resume)),
         route("post", "/v1/capsules/{id}/snapshot", post(snapshot)),
         route("post", "/v1/capsules/{id}/timeout", post(set_timeout)),
+        route("put", "/v1/capsules/{id}/traffic", put(set_traffic)),
         route("get", "/v1/pools", get(pools)),
         route("get", "/v1/pools/events", get(events::of_all)),
         route("get", "/v1/pools/{function}", get(pool)),
@@ -74,7 +87,10 @@ pub(super) fn keyed() -> Vec<Route> {
         route("get", "/v1/templates", get(templates)),
         route("get", "/v1/snapshots", get(snapshots)),
         route("delete", "/v1/snapshots/{id}", delete(delete_snapshot)),
-    ]
+    ];
+    routes.extend(functions::routes());
+    routes.extend(super::requests::routes());
+    routes
 }
 
 async fn healthz(State(control): Shared) -> Json<Health> {
@@ -106,7 +122,7 @@ async fn deploy(
     Ok((StatusCode::CREATED, Json(function)))
 }
 
-async fn functions(State(control): Shared, Caller(team): Caller) -> Answer<List<Function>> {
+async fn list_functions(State(control): Shared, Caller(team): Caller) -> Answer<List<Function>> {
     Ok(Json(List { items: control.functions(team).await? }))
 }
 
@@ -225,6 +241,15 @@ async fn set_timeout(
     Input(SetTimeout { timeout_s }): Input<SetTimeout>,
 ) -> Answer<Capsule> {
     Ok(Json(control.set_timeout(team, id, timeout_s).await?))
+}
+
+async fn set_traffic(
+    State(control): Shared,
+    Caller(team): Caller,
+    Which(id): Which<SandboxId>,
+    Input(traffic): Input<TrafficPolicy>,
+) -> Answer<Capsule> {
+    Ok(Json(control.set_traffic(team, id, traffic).await?))
 }
 
 async fn pools(State(control): Shared, Caller(team): Caller) -> Answer<List<PoolInfo>> {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use edge_api::{Client, DeployConfig, Endpoint, ErrorBody};
-use edge_control::{Agent, AgentAddress, Control, Public};
+use edge_control::{Agent, AgentAddress, Control, Outside, Public, Resolver};
 use edge_store::{ApiKey, Store};
 use flate2::{Compression, write::GzEncoder};
 use http::{Method, Request, StatusCode};
@@ -17,12 +17,13 @@ use tokio::{
     runtime::Runtime,
 };
 
-use crate::agent::FakeAgent;
+use crate::{agent::FakeAgent, dns::FakeDns};
 
 /// An edge, its agent, and a key of each of two teams.
 pub(crate) struct TestEdge {
     pub(crate) agent: FakeAgent,
     pub(crate) control: Arc<Control>,
+    pub(crate) dns: FakeDns,
     pub(crate) key: ApiKey,
     pub(crate) other_key: ApiKey,
     pub(crate) address: SocketAddr,
@@ -41,9 +42,10 @@ impl TestEdge {
         }
         store.close().await;
         let agent = FakeAgent::start().await;
-        let (runtime, control, address) = launch(dir.path(), agent.rpc);
+        let dns = FakeDns::start().await;
+        let (runtime, control, address) = launch(dir.path(), agent.rpc, &dns);
         let [key, other_key] = keys;
-        Self { agent, control, key, other_key, address, dir, runtime: Some(runtime) }
+        Self { agent, control, dns, key, other_key, address, dir, runtime: Some(runtime) }
     }
 
     /// As by `kill -9`: every task of the edge ends where it is.
@@ -55,7 +57,7 @@ impl TestEdge {
 
     /// A new edge on the same database.
     pub(crate) fn restart(&mut self) {
-        let (runtime, control, address) = launch(self.dir.path(), self.agent.rpc);
+        let (runtime, control, address) = launch(self.dir.path(), self.agent.rpc, &self.dns);
         self.runtime = Some(runtime);
         self.control = control;
         self.address = address;
@@ -96,11 +98,13 @@ impl Drop for TestEdge {
     }
 }
 
-fn launch(dir: &Path, rpc: SocketAddr) -> (Runtime, Arc<Control>, SocketAddr) {
+fn launch(dir: &Path, rpc: SocketAddr, dns: &FakeDns) -> (Runtime, Arc<Control>, SocketAddr) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (answer, answered) = std::sync::mpsc::channel();
     let database = dir.join("wrenn.db");
+    let txt = Arc::new(Resolver::new(vec![dns.address]));
+    let outside = Outside { txt, schedules: Some(five_fields), records: None };
     runtime.spawn(async move {
         let store = Store::open(&database).await.unwrap();
         let rpc = format!("http://{rpc}").parse().unwrap();
@@ -111,7 +115,7 @@ fn launch(dir: &Path, rpc: SocketAddr) -> (Runtime, Arc<Control>, SocketAddr) {
             domain: "wrenn.localhost".to_owned(),
             port: Some(8443),
         };
-        let control = Control::new(store, agent, public);
+        let control = Control::new(store, agent, public, outside);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         answer.send((Arc::clone(&control), address)).unwrap();
@@ -119,6 +123,13 @@ fn launch(dir: &Path, rpc: SocketAddr) -> (Runtime, Arc<Control>, SocketAddr) {
     });
     let (control, address) = answered.recv_timeout(Duration::from_secs(20)).unwrap();
     (runtime, control, address)
+}
+
+fn five_fields(schedule: &str, _: Option<&str>) -> Result<(), String> {
+    match schedule.split(' ').count() {
+        5 => Ok(()),
+        fields => Err(format!("{fields} fields are not 5")),
+    }
 }
 
 pub(crate) fn client(address: SocketAddr, key: &ApiKey) -> Client {

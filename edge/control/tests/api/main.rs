@@ -7,9 +7,14 @@
 mod agent;
 mod capsules;
 mod deploys;
+mod directory;
+mod dns;
+mod domains;
 mod edge;
 mod events;
 mod exec;
+mod invocations;
 mod pools;
 mod recovery;
 mod refusals;
+mod versions;

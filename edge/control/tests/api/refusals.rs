@@ -143,7 +143,8 @@ async fn an_agent_that_is_not_there_is_503_too() {
     let address = edge_control::AgentAddress { rpc, proxy: "127.0.0.1:1".parse().unwrap() };
     let agent = edge_control::Agent::new(address, &agent_api::Token::new("test"));
     let public = edge_control::Public { scheme: "http".into(), domain: "x".into(), port: None };
-    let control = edge_control::Control::new(store, agent, public);
+    let control =
+        edge_control::Control::new(store, agent, public, edge_control::Outside::default());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let api = client(listener.local_addr().unwrap(), &key);
     tokio::spawn(async move { axum::serve(listener, edge_control::router(control)).await });

@@ -1,0 +1,191 @@
+//! Who runs which invocation: claims, leases and how an attempt ends.
+//!
+//! A claim is one statement, so two runners never have the same row. Whoever has claimed one holds
+//! it by its number of claims: what is written with an old number changes nothing.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{
+    InvocationBody, InvocationRecord, headers_json,
+    record::{COLUMNS, encode, read, read_request},
+};
+use crate::{Store, StoreError, row::Typed};
+
+/// An answer to keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Its header fields.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Its body, or the beginning of it.
+    pub body: Vec<u8>,
+    /// Whether it is the beginning only.
+    pub truncated: bool,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With what is final.
+    Succeeded,
+    /// Badly, and it was the last.
+    Dead,
+    /// Badly; the next one is due then.
+    Again(Timestamp),
+    /// It was broken off by whoever ran it and does not count.
+    GivenBack,
+}
+
+impl Store {
+    /// Claims at most `limit` invocations that are due, the longest due first, each until `now +
+    /// lease`. One whose runner was lost in its last attempt becomes a dead letter. For runners:
+    /// over all teams.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Query`], [`StoreError::Corrupt`]: then the claims expire by themselves.
+    pub async fn claim_invocations(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+        limit: u32,
+    ) -> Result<Vec<(InvocationRecord, InvocationBody)>, StoreError> {
+        let until = now.as_millisecond().saturating_add(millis(lease));
+        let mut tx = self.write().await?;
+        sqlx::query(
+            "UPDATE invocations SET state = 'dead', lease_until_ms = NULL, \
+             error = 'whoever ran it was lost', finished_at_ms = $1, updated_at_ms = $1, \
+             expires_at_ms = $1 + result_ttl_ms, \
+             webhook_state = CASE WHEN webhook IS NULL THEN NULL ELSE 'due' END, \
+             webhook_next_at_ms = $1 \
+             WHERE state = 'running' AND lease_until_ms <= $1 AND attempts >= attempts_max",
+        )
+        .bind(now.as_millisecond())
+        .execute(&mut *tx)
+        .await
+        .map_err(StoreError::query("bury invocations"))?;
+        // The state stands in the outer condition too: another database than SQLite looks at it
+        // again when it has waited for another writer.
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "UPDATE invocations SET state = 'running', attempts = attempts + 1, \
+             claims = claims + 1, lease_until_ms = $2, started_at_ms = $1, updated_at_ms = $1 \
+             WHERE (state = 'queued' OR (state = 'running' AND lease_until_ms <= $1)) AND id IN \
+             (SELECT id FROM invocations WHERE (state = 'queued' AND next_attempt_at_ms <= $1) \
+             OR (state = 'running' AND lease_until_ms <= $1) \
+             ORDER BY next_attempt_at_ms, id LIMIT $3) RETURNING {COLUMNS}, headers, body"
+        )))
+        .bind(now.as_millisecond())
+        .bind(until)
+        .bind(i64::from(limit))
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(StoreError::query("claim invocations"))?;
+        tx.commit().await.map_err(StoreError::query("commit"))?;
+        let mut claimed = rows
+            .iter()
+            .map(|row| Ok((read(row)?, read_request(&Typed(row))?)))
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        claimed.sort_by_key(|(record, _)| (record.next_attempt_at, record.id));
+        Ok(claimed)
+    }
+
+    /// When the next invocation is due, or the next lease over. For runners: over all teams.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Query`], [`StoreError::Corrupt`].
+    pub async fn next_invocation_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        let row = sqlx::query(
+            "SELECT MIN(at) AS at FROM \
+             (SELECT MIN(next_attempt_at_ms) AS at FROM invocations WHERE state = 'queued' \
+             UNION ALL \
+             SELECT MIN(lease_until_ms) AS at FROM invocations WHERE state = 'running') AS due",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(StoreError::query("find what is due next"))?;
+        Typed(&row).optional_time("at")
+    }
+
+    /// Holds a claim until then. False if it is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Query`].
+    pub async fn renew_claim(
+        &self,
+        claim: &InvocationRecord,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "UPDATE invocations SET lease_until_ms = $3 \
+             WHERE id = $1 AND claims = $2 AND state = 'running'",
+        )
+        .bind(claim.id.to_string())
+        .bind(crate::row::bigint(claim.claims))
+        .bind(until.as_millisecond())
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::query("renew a claim"))?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Ends an attempt with the answer it had or why it had none. False if the claim was lost:
+    /// nothing is written then.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Query`].
+    pub async fn end_attempt(
+        &self,
+        claim: &InvocationRecord,
+        end: End,
+        answer: Option<&Answer>,
+        error: Option<&str>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let (state, next) = match end {
+            End::Succeeded => ("succeeded", None),
+            End::Dead => ("dead", None),
+            End::Again(at) => ("queued", Some(at.as_millisecond())),
+            End::GivenBack => ("queued", Some(now.as_millisecond())),
+        };
+        let finished = next.is_none().then(|| now.as_millisecond());
+        let post = finished.filter(|_| claim.webhook.is_some());
+        let expires = finished.map(|at| at.saturating_add(crate::row::bigint(claim.result_ttl_ms)));
+        let done = sqlx::query(
+            "UPDATE invocations SET state = $3, lease_until_ms = NULL, \
+             attempts = attempts - $4, next_attempt_at_ms = COALESCE($5, next_attempt_at_ms), \
+             status = $6, response_headers = $7, response_body = $8, truncated = $9, error = $10, \
+             webhook_state = $11, webhook_attempts = 0, webhook_next_at_ms = $12, \
+             finished_at_ms = $13, expires_at_ms = $14, updated_at_ms = $15 \
+             WHERE id = $1 AND claims = $2 AND state = 'running'",
+        )
+        .bind(claim.id.to_string())
+        .bind(crate::row::bigint(claim.claims))
+        .bind(state)
+        .bind(i64::from(end == End::GivenBack))
+        .bind(next)
+        .bind(answer.map(|answer| i64::from(answer.status)))
+        .bind(answer.map(|answer| headers_json(&answer.headers)))
+        .bind(answer.map(|answer| encode(&answer.body)))
+        .bind(i64::from(answer.is_some_and(|answer| answer.truncated)))
+        .bind(error)
+        .bind(post.map(|_| "due"))
+        .bind(post)
+        .bind(finished)
+        .bind(expires)
+        .bind(now.as_millisecond())
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::query("end an attempt"))?;
+        Ok(done.rows_affected() > 0)
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

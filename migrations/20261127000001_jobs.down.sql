@@ -1,0 +1,3 @@
+-- What waits is lost, and so are the results.
+DROP TABLE cron_fires;
+DROP TABLE invocations;
