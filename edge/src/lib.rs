@@ -15,5 +15,10 @@
 
 pub mod admin;
 pub mod config;
+pub mod jobs;
+pub mod list;
+pub mod plane;
+pub mod records;
 pub mod routes;
 pub mod start;
+pub mod takeover;

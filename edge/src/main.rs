@@ -3,14 +3,25 @@
 use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use edge::{admin, config::EdgeConfig, start};
-use edge_control::Reconciler;
+use edge::{
+    admin,
+    config::EdgeConfig,
+    jobs, plane, start,
+    takeover::{self, Waiting},
+};
+use edge_control::{Control, Reconciler};
+use edge_proxy::Running;
 use pool_config::Loaded;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long lines and spans that wait have at the end.
+const TELEMETRY_GRACE: Duration = Duration::from_secs(3);
+/// How long the runtime's blocking threads have at the end: a disk may hang.
+const BLOCKING_GRACE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let loaded = match pool_config::load::<EdgeConfig>("edge", "terminates client connections") {
@@ -32,7 +43,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(loaded)) {
+    let ended = runtime.block_on(run(loaded));
+    runtime.shutdown_timeout(BLOCKING_GRACE);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -41,57 +54,142 @@ fn main() -> ExitCode {
     }
 }
 
+/// The signals that the process listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    successor: Signal,
+}
+
+/// What a signal asks for.
+enum Asked {
+    Stop,
+    ReopenLog,
+    Successor,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let of = |kind| signal(kind).context("no signals");
+        Ok(Self {
+            terminate: of(SignalKind::terminate())?,
+            interrupt: of(SignalKind::interrupt())?,
+            hangup: of(SignalKind::hangup())?,
+            successor: of(SignalKind::user_defined2())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::ReopenLog,
+            _ = self.successor.recv() => Asked::Successor,
+        }
+    }
+
+    async fn stop(&mut self) {
+        while !matches!(self.next().await, Asked::Stop) {}
+    }
+}
+
 async fn run(loaded: Loaded<EdgeConfig>) -> anyhow::Result<()> {
     let Loaded { config, layout, .. } = loaded;
-    let mut terminate = signal(SignalKind::terminate()).context("no signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("no signals")?;
-    let _lock = start::lock(&layout)?;
+    let mut signals = Signals::new()?;
+    let taken = if config.takeover { takeover::take_over(&layout).await? } else { None };
+    let (inherited, ready) = match taken {
+        Some(taken) => (Some(taken.parcel), Some(taken.ready)),
+        None => (None, None),
+    };
+    let mut inherited = inherited;
+    let lock = start::lock(&layout, inherited.as_mut())?;
 
     // What should be, and who can make it so.
     let store = start::store(&layout, &config).await?;
     let token = tokio::select! {
         token = start::agent_token(&layout, &config) => token?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        () = signals.stop() => return Ok(()),
     };
-    let control = start::control(&config, store, &token);
+    let (telemetry, background) = plane::telemetry(&config)?;
+    let control = start::control(&config, store, &token, &telemetry);
+    let certs = plane::certs(&layout, &config, &control)?;
+    let queue = jobs::Queue::new(control.store().clone(), control.public().clone());
 
     // All listeners or none.
-    let admin = start::bind_admin(&config).await?;
-    let edge = start::bind(&layout, &config, &control, &token).await?;
+    let admin = start::bind_admin(&config, inherited.as_mut()).await?;
+    let admin_copy = start::admin_parcel(&admin)?;
+    let data = (Arc::clone(&telemetry), certs.clone());
+    let edge = plane::bind(&layout, &config, &control, &token, data, inherited, &queue)?;
     tracing::info!(
         http = ?edge.http_addr(), https = ?edge.https_addr(), quic = ?edge.quic_addr(),
         admin = ?admin.local_addr().ok(), domain = config.domain, "serving"
     );
+    let running = edge.start()?;
+    if let Some(ready) = ready {
+        takeover::ready(ready).await?;
+    }
+    running.read_quic();
 
     // Every task has an owner that joins it.
     let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
     let interval = Duration::from_millis(config.reconcile_interval_ms.max(100));
     tasks.spawn(Reconciler::new(Arc::clone(&control), interval).run(cancel.clone()));
-    let admin_router = admin::router(Arc::clone(&control));
-    let admin_cancel = cancel.clone();
-    tasks.spawn(async move {
-        let served = axum::serve(admin, admin_router)
-            .with_graceful_shutdown(admin_cancel.cancelled_owned())
-            .await;
-        if let Err(error) = served {
-            tracing::error!("the admin listener ended: {error}");
-        }
-    });
-    let grace = Duration::from_millis(config.drain_ms);
-    let serving = tokio::spawn(edge.run(cancel.clone(), grace));
-
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+    if let Some(certs) = certs.clone() {
+        tasks.spawn(certs.run(cancel.clone()));
     }
+    admin::add_gauges(&telemetry, &running);
+    let admin_state = admin::State::new(Arc::clone(&control), Arc::clone(&telemetry), certs);
+    tasks.spawn(admin::serve(admin, admin_state, cancel.clone()));
+    let runner = jobs::start(&config, &control, &queue, running.inside(), &tasks, &cancel);
+
+    let mut waiting = Waiting::listen(&layout)?;
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop => {
+                    tracing::info!("asked to stop: draining");
+                    break;
+                }
+                Asked::ReopenLog => telemetry.reopen_log(),
+                Asked::Successor => {
+                    if let Err(error) = takeover::spawn_successor() {
+                        tracing::error!("no successor: {error:#}");
+                    }
+                }
+            },
+            offer = waiting.next() => {
+                let lock = lock.try_clone().context("no copy of the pid file")?;
+                let admin = admin_copy.try_clone().context("no copy of the admin socket")?;
+                if waiting.give(offer, &running, lock.into(), admin).await {
+                    tracing::info!("handed over: draining");
+                    break;
+                }
+            }
+        }
+    }
+    drop(waiting);
+    runner.stop();
+    stop(&config, running, &control, &cancel, &tasks).await;
+    background.stop(TELEMETRY_GRACE).await;
+    Ok(())
+}
+
+/// Lets requests and tasks end, within the grace period.
+async fn stop(
+    config: &EdgeConfig,
+    running: Running,
+    control: &Arc<Control>,
+    cancel: &CancellationToken,
+    tasks: &TaskTracker,
+) {
+    let grace = Duration::from_millis(config.drain_ms);
     cancel.cancel();
     control.close_streams();
-    let drained = serving.await.context("the listeners' task panicked")?;
+    let drained = running.drain(grace).await;
     tasks.close();
     // What is cut here has a record: the next start cleans up after it.
     let finished = timeout(grace, async { tokio::join!(control.drain(), tasks.wait()) }).await;
     control.store().close().await;
     tracing::info!(cut = drained.cut, finished = finished.is_ok(), "stopped");
-    Ok(())
 }

@@ -2,8 +2,11 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    io::{self, Seek as _, SeekFrom, Write as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    },
     path::Path,
     sync::Arc,
     time::Duration,
@@ -11,32 +14,38 @@ use std::{
 
 use agent_api::Token;
 use anyhow::{Context as _, bail};
-use edge_control::{Agent, AgentAddress, Control, Public};
-use edge_proxy::{
-    AgentEndpoint, AgentToken, BoundEdge, Edge, EdgeListenConfig, Limits, TlsSource, api_service,
-};
+use edge_control::{Agent, AgentAddress, Control, Outside, Public, Resolver};
+use edge_quic::handover::Parcel;
 use edge_store::{ApiKey, Store};
+use edge_telemetry::Telemetry;
 use jiff::Timestamp;
 use pool_config::Layout;
 use pool_model::TeamId;
 use tokio::{net::TcpListener, time::Instant};
 
-use crate::{config::EdgeConfig, routes::DirectoryRoutes};
+use crate::{config::EdgeConfig, records::Records};
 
 /// How often the agent's token is looked for.
 const TOKEN_POLL: Duration = Duration::from_millis(100);
 
-/// The lock and pid file of this installation's edge. Gone with the process.
+/// The lock and pid file of this installation's edge. Gone with the process. One that is taken over
+/// from another edge stays locked all the while.
 ///
 /// # Errors
 ///
 /// If another edge runs on the same directory.
-pub fn lock(layout: &Layout) -> anyhow::Result<File> {
+pub fn lock(layout: &Layout, inherited: Option<&mut Parcel>) -> anyhow::Result<File> {
     for dir in [layout.root().to_owned(), layout.run_dir(), layout.secrets_dir()] {
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     fs::set_permissions(layout.secrets_dir(), fs::Permissions::from_mode(0o700))?;
-    Ok(layout.lock_pid_file("edge")?)
+    let Some(lock) = inherited.and_then(|parcel| parcel.pid_lock.take()) else {
+        return Ok(layout.lock_pid_file("edge")?);
+    };
+    let mut lock = File::from(lock);
+    lock.set_len(0).and_then(|()| lock.seek(SeekFrom::Start(0)))?;
+    writeln!(lock, "{}", std::process::id()).context("cannot write the pid file")?;
+    Ok(lock)
 }
 
 /// Reads the token that the agent wants to see. At the first start the agent may still be making
@@ -95,48 +104,59 @@ pub async fn store(layout: &Layout, config: &EdgeConfig) -> anyhow::Result<Store
 
 /// Puts the control plane together.
 #[must_use]
-pub fn control(config: &EdgeConfig, store: Store, token: &Token) -> Arc<Control> {
+pub fn control(
+    config: &EdgeConfig,
+    store: Store,
+    token: &Token,
+    telemetry: &Arc<Telemetry>,
+) -> Arc<Control> {
     let EdgeConfig { agent_rpc, agent_proxy, .. } = *config;
     let rpc = http_uri(agent_rpc);
     let agent = Agent::new(AgentAddress { rpc, proxy: agent_proxy }, token);
-    Control::new(store, agent, public(config))
-}
-
-/// Binds the listeners of the data plane.
-///
-/// # Errors
-///
-/// [`edge_proxy::BindError`], and a token that can't be sent.
-pub async fn bind(
-    layout: &Layout,
-    config: &EdgeConfig,
-    control: &Arc<Control>,
-    token: &Token,
-) -> anyhow::Result<BoundEdge> {
-    let token = AgentToken::new(token.expose()).context("the agent's token is no header value")?;
-    let agent = AgentEndpoint { address: config.agent_proxy, token };
-    let capsule_timeout = Duration::from_millis(config.capsule_timeout_ms);
-    let routes = DirectoryRoutes::new(Arc::clone(control), agent, capsule_timeout);
-    let api = api_service(edge_control::router(Arc::clone(control)));
-    let listen = EdgeListenConfig {
-        http: config.http_listen,
-        https: config.https_listen,
-        quic: config.quic_listen,
-        domain: config.domain.clone(),
-        tls: tls_source(layout, config)?,
-        limits: Limits { max_connections: config.connections_max, ..Limits::default() },
+    let txt = match &config.dns_servers.0 {
+        servers if servers.is_empty() => Resolver::system(),
+        servers => Resolver::new(servers.clone()),
     };
-    Ok(Edge::bind(listen, Arc::new(routes), api).await?)
+    let outside = Outside {
+        txt: Arc::new(txt),
+        schedules: Some(crate::jobs::check_schedule),
+        records: Some(Arc::new(Records(Arc::clone(telemetry)))),
+    };
+    Control::new(store, agent, public(config), outside)
 }
 
-/// Binds the admin listener.
+/// The admin listener's name in a parcel.
+pub const ADMIN: &str = "admin";
+
+/// Binds the admin listener, or takes that of the edge before.
 ///
 /// # Errors
 ///
 /// If the address can't be had.
-pub async fn bind_admin(config: &EdgeConfig) -> anyhow::Result<TcpListener> {
+pub async fn bind_admin(
+    config: &EdgeConfig,
+    inherited: Option<&mut Parcel>,
+) -> anyhow::Result<TcpListener> {
+    let taken = inherited.and_then(|parcel| {
+        let at = parcel.tcp.iter().position(|named| named.name == ADMIN)?;
+        Some(parcel.tcp.remove(at).socket)
+    });
+    if let Some(socket) = taken {
+        socket.set_nonblocking(true)?;
+        return Ok(TcpListener::from_std(socket)?);
+    }
     let address = config.admin_listen;
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (admin)"))
+}
+
+/// A copy of the admin listener for a successor.
+///
+/// # Errors
+///
+/// If there are no descriptors left.
+pub fn admin_parcel(admin: &TcpListener) -> anyhow::Result<std::net::TcpListener> {
+    let copy = admin.as_fd().try_clone_to_owned().context("no copy of the admin socket")?;
+    Ok(copy.into())
 }
 
 fn public(config: &EdgeConfig) -> Public {
@@ -149,14 +169,6 @@ fn public(config: &EdgeConfig) -> Public {
         scheme: scheme.to_owned(),
         domain: config.domain.clone(),
         port: port.filter(|port| *port != own_port),
-    }
-}
-
-fn tls_source(layout: &Layout, config: &EdgeConfig) -> anyhow::Result<TlsSource> {
-    match (&config.tls_cert_file, &config.tls_key_file) {
-        (Some(cert), Some(key)) => Ok(TlsSource::Files { cert: cert.clone(), key: key.clone() }),
-        (None, None) => Ok(TlsSource::LocalCa { dir: layout.tls_dir() }),
-        _ => bail!("`tls_cert_file` and `tls_key_file` go together"),
     }
 }
 

@@ -4,22 +4,34 @@
 
 use http::{HeaderMap, HeaderName, Method, Request, Version, header, uri::Authority};
 
-use crate::error::EdgeError;
+use crate::{error::EdgeError, headers::asks_for_websocket};
 
 /// Header fields that HTTP/2 and HTTP/3 forbid (RFC 9113 8.2.2, RFC 9114 4.2).
 const CONNECTION_SPECIFIC: [&str; 5] =
     ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
-/// Checks the head and returns the authority it names.
-pub(crate) fn check<B>(request: &Request<B>, max_header_bytes: u32) -> Result<String, EdgeError> {
+/// Whether and how a request wants a tunnel instead of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tunnel {
+    No,
+    /// `Upgrade: websocket` over HTTP/1.1 (RFC 6455).
+    Upgrade,
+    /// Extended CONNECT over HTTP/2 or HTTP/3 (RFC 8441, RFC 9220).
+    Connect,
+}
+
+/// Checks the head and returns the authority it names. `protocol` is that of an extended CONNECT.
+pub(crate) fn check<B>(
+    request: &Request<B>,
+    protocol: Option<&str>,
+    max_header_bytes: u32,
+) -> Result<(String, Tunnel), EdgeError> {
     let headers = request.headers();
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if bytes > max_header_bytes as usize {
         return Err(EdgeError::HeadersTooLarge { limit_bytes: max_header_bytes });
     }
-    if request.method() == Method::CONNECT {
-        return Err(malformed("CONNECT is not served"));
-    }
+    let tunnel = tunnel(request, protocol)?;
     let path = request.uri().path();
     let is_asterisk = path == "*" && request.method() == Method::OPTIONS;
     if !path.starts_with('/') && !is_asterisk {
@@ -30,19 +42,45 @@ pub(crate) fn check<B>(request: &Request<B>, max_header_bytes: u32) -> Result<St
         Version::HTTP_2 | Version::HTTP_3 => check_connection_specific(headers)?,
         _ => check_transfer_encoding(headers)?,
     }
-    authority(request)
+    check_expectation(headers)?;
+    Ok((authority(request)?, tunnel))
 }
 
-/// One Host, and the same as the target's authority where there is one.
+fn tunnel<B>(request: &Request<B>, protocol: Option<&str>) -> Result<Tunnel, EdgeError> {
+    if request.method() != Method::CONNECT {
+        let h1 = !matches!(request.version(), Version::HTTP_2 | Version::HTTP_3);
+        let upgrade = h1 && request.method() == Method::GET && asks_for_websocket(request.headers());
+        return Ok(if upgrade { Tunnel::Upgrade } else { Tunnel::No });
+    }
+    match protocol {
+        Some(protocol) if protocol.eq_ignore_ascii_case("websocket") => Ok(Tunnel::Connect),
+        Some(_) => Err(EdgeError::NotImplemented { what: "an extended CONNECT but for WebSocket" }),
+        None => Err(EdgeError::NotImplemented { what: "CONNECT" }),
+    }
+}
+
+/// RFC 9110 10.1.1: the only expectation there is.
+fn check_expectation(headers: &HeaderMap) -> Result<(), EdgeError> {
+    let known = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if headers.get_all(header::EXPECT).iter().all(known) {
+        Ok(())
+    } else {
+        Err(EdgeError::Expectation)
+    }
+}
+
+/// One Host. Where the target has an authority, over HTTP/1.1 it counts instead of Host (RFC 9112
+/// 3.2.2), and over HTTP/2 and HTTP/3 the two have to be the same (RFC 9113 8.3.1, RFC 9114 4.3.1).
 fn authority<B>(request: &Request<B>) -> Result<String, EdgeError> {
     let host = single(request.headers(), &header::HOST, "there is more than one Host")?;
     let in_target = request.uri().authority().map(Authority::as_str);
     let h1 = !matches!(request.version(), Version::HTTP_2 | Version::HTTP_3);
     match (in_target, host) {
-        (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => {
+        (Some(target), Some(host)) if !h1 && !target.eq_ignore_ascii_case(host) => {
             Err(malformed("Host differs from the request's authority"))
         }
         (Some(_), None) if h1 => Err(malformed("Host is missing")),
+        (Some(target), _) if target.contains('@') => Err(malformed("the authority has user data")),
         (Some(target), _) => Ok(target.to_owned()),
         (None, Some(host)) => Ok(host.to_owned()),
         (None, None) => Err(malformed("Host is missing")),
@@ -119,23 +157,24 @@ mod tests {
         let ok = [
             (h1, "/", vec![("host", "a")]),
             (h1, "http://a/", vec![("host", "A")]),
+            (h1, "http://a/", vec![("host", "b")]),
             (Version::HTTP_2, "https://a/", vec![]),
             (Version::HTTP_3, "https://a/", vec![("host", "a")]),
         ];
         for (version, uri, headers) in ok {
-            let authority = check(&request(version, uri, &headers), 1024).unwrap();
+            let (authority, _) = check(&request(version, uri, &headers), None, 1024).unwrap();
             assert!(authority.eq_ignore_ascii_case("a"));
         }
         let refused = [
             (h1, "/", vec![]),
             (h1, "/", vec![("host", "a"), ("host", "a")]),
-            (h1, "http://a/", vec![("host", "b")]),
             (h1, "http://a/", vec![]),
+            (h1, "http://user@a/", vec![("host", "a")]),
             (Version::HTTP_2, "https://a/", vec![("host", "b")]),
             (Version::HTTP_3, "/", vec![]),
         ];
         for (version, uri, headers) in refused {
-            assert!(check(&request(version, uri, &headers), 1024).is_err(), "{uri} {headers:?}");
+            assert!(check(&request(version, uri, &headers), None, 1024).is_err(), "{uri} {headers:?}");
         }
     }
 
@@ -153,15 +192,33 @@ mod tests {
         ];
         for (version, mut headers) in refused {
             headers.push(("host", "a"));
-            assert!(check(&request(version, "/", &headers), 1024).is_err(), "{headers:?}");
+            assert!(check(&request(version, "/", &headers), None, 1024).is_err(), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn tunnels_are_for_websockets_only() {
+        let connect = |protocol| {
+            let mut request = request(Version::HTTP_2, "https://a/chat", &[]);
+            *request.method_mut() = Method::CONNECT;
+            check(&request, protocol, 1024).map(|(_, tunnel)| tunnel)
+        };
+        assert!(matches!(connect(Some("websocket")), Ok(Tunnel::Connect)));
+        for refused in [None, Some("connect-udp")] {
+            assert!(matches!(connect(refused), Err(EdgeError::NotImplemented { .. })));
+        }
+        let upgrade = [("host", "a"), ("connection", "Upgrade"), ("upgrade", "websocket")];
+        let (_, tunnel) = check(&request(Version::HTTP_11, "/", &upgrade), None, 1024).unwrap();
+        assert_eq!(tunnel, Tunnel::Upgrade);
+        let strange = request(Version::HTTP_11, "/", &[("host", "a"), ("expect", "the best")]);
+        assert!(matches!(check(&strange, None, 1024), Err(EdgeError::Expectation)));
     }
 
     #[test]
     fn large_heads_are_refused_with_their_own_code() {
         let large = "x".repeat(2000);
         let head = request(Version::HTTP_11, "/", &[("host", "a"), ("x", &large)]);
-        let error = check(&head, 1024).unwrap_err();
-        assert_eq!(error.code().1.as_u16(), 431);
+        let error = check(&head, None, 1024).unwrap_err();
+        assert_eq!(error.code().http_status(), 431);
     }
 }

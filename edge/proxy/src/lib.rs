@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! TCP  --h1--------------+
-//! TLS  --h1 | h2 (ALPN)--+--> head check --> route --> agent's proxy listener (h1)
-//! QUIC --h3--------------+                     \-----> the API service (api.<domain>)
+//! TLS  --h1 | h2 (ALPN)--+--> head --> resolve --> guards --> agent's proxy listener (h1, h2c)
+//! QUIC --h3--------------+               \------------------> the API service
 //! ```
 //!
 //! # Invariants
@@ -22,25 +22,32 @@
 //!
 //! The `edge` binary binds it ([`Edge::bind`]) with the control plane's [`Routes`] and API service.
 
-mod access;
 mod body;
 mod config;
 mod error;
+mod finish;
 mod gateway;
+mod guard;
 mod head;
 mod headers;
+mod inside;
+mod interim;
 mod listen;
+mod pace;
+mod pages;
+mod resolve;
 mod route;
 mod routes;
-mod tls;
-mod tunnel;
 mod upstream;
 
 pub use body::{Body, BoxError};
-pub use config::{EdgeListenConfig, Limits};
+pub use config::{EdgeListenConfig, Limits, ProxyProtocol, TrustConfig};
 pub use error::EdgeError;
 pub use gateway::{ApiService, ClientInfo, Protocol, api_service};
-pub use listen::{BindError, BoundEdge, Drained, Edge};
+pub use inside::{Inside, InsideError};
+pub use listen::{BindError, BoundEdge, Drained, Edge, Parts, Running};
 pub use route::{Domain, HostError, Target};
-pub use routes::{AgentEndpoint, AgentToken, FunctionRoute, RouteError, Routes, SandboxRoute};
-pub use tls::{TlsError, TlsSource};
+pub use routes::{
+    AgentEndpoint, AgentToken, FunctionRoute, RouteError, Routes, SandboxRoute, Submission,
+    SubmitError, Submitted, TagRoute, VersionRoute,
+};

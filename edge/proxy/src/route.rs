@@ -3,7 +3,11 @@
 //! ```text
 //! api.<domain>                the API
 //! <name>.fn.<domain>          a function
+//! <name>--<tag>.fn.<domain>   one of its tagged versions
 //! <port>-<25 digits>.<domain> a port in a sandbox
+//! sandbox.<domain>            whatever a header field names (`shared`)
+//! <domain>                    whatever the path begins with (`shared`)
+//! anything else               a custom domain, perhaps
 //! ```
 //!
 //! Upper case is lower case, one final dot and the authority's own port are ignored.
@@ -24,8 +28,10 @@ pub enum Target {
     Api,
     /// A function.
     Function {
-        /// Its name, lower case, one label.
+        /// Its name, lower case.
         name: String,
+        /// The tag of a version, lower case.
+        tag: Option<String>,
     },
     /// A port in a sandbox.
     SandboxPort {
@@ -33,6 +39,15 @@ pub enum Target {
         sandbox: SandboxId,
         /// The port its server listens on.
         port: Port,
+    },
+    /// The host that is shared: a header field names the target.
+    ByHeader,
+    /// The domain itself: the path names the target.
+    ByPath,
+    /// A host name that is not below the domain: perhaps a custom domain. Lower case, without port.
+    Foreign {
+        /// The host.
+        host: String,
     },
 }
 
@@ -81,20 +96,25 @@ impl Domain {
     ///
     /// [`HostError`] says which rule it breaks.
     pub fn parse(&self, authority: &str) -> Result<Target, HostError> {
-        let host = host_of(authority)?.to_ascii_lowercase();
-        if host.starts_with('[') {
-            return Err(HostError::UnknownHost); // an IPv6 literal
+        let host = host_of(authority)?;
+        if host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok() {
+            return Ok(Target::ByHeader); // no name at all
         }
+        let host = host.to_ascii_lowercase();
         check_host(&host)?;
-        let inner = host
-            .strip_suffix(&self.0)
-            .and_then(|rest| rest.strip_suffix('.'))
-            .ok_or(HostError::UnknownHost)?;
+        if host == self.0 {
+            return Ok(Target::ByPath);
+        }
+        if host == "localhost" {
+            return Ok(Target::ByHeader);
+        }
+        let below = host.strip_suffix(&self.0).and_then(|rest| rest.strip_suffix('.'));
+        let Some(inner) = below else { return Ok(Target::Foreign { host }) };
         match inner.split_once('.') {
             None if inner == "api" => Ok(Target::Api),
+            None if inner == "sandbox" => Ok(Target::ByHeader),
             None => sandbox_port(inner),
-            Some((name, "fn")) if is_name(name) => Ok(Target::Function { name: name.to_owned() }),
-            Some((_, "fn")) => Err(HostError::BadHost),
+            Some((label, "fn")) => function(label),
             Some(_) => Err(HostError::UnknownHost),
         }
     }
@@ -104,8 +124,12 @@ impl Domain {
     pub fn host(&self, target: &Target) -> String {
         match target {
             Target::Api => format!("api.{self}"),
-            Target::Function { name } => format!("{name}.fn.{self}"),
+            Target::Function { name, tag: None } => format!("{name}.fn.{self}"),
+            Target::Function { name, tag: Some(tag) } => format!("{name}--{tag}.fn.{self}"),
             Target::SandboxPort { sandbox, port } => format!("{port}-{}.{self}", sandbox.label()),
+            Target::ByHeader => format!("sandbox.{self}"),
+            Target::ByPath => self.to_string(),
+            Target::Foreign { host } => host.clone(),
         }
     }
 }
@@ -154,7 +178,19 @@ fn check_host(host: &str) -> Result<(), HostError> {
     if host.len() > HOST_MAX_BYTES { Err(HostError::BadHost) } else { Ok(()) }
 }
 
-fn sandbox_port(label: &str) -> Result<Target, HostError> {
+/// A function's label: `<name>` or `<name>--<tag>`. Names have no two hyphens in a row.
+pub(crate) fn function(label: &str) -> Result<Target, HostError> {
+    let (name, tag) = match label.rsplit_once("--") {
+        Some((name, tag)) => (name, Some(tag)),
+        None => (label, None),
+    };
+    if !is_name(name) || !tag.is_none_or(is_name) {
+        return Err(HostError::BadHost);
+    }
+    Ok(Target::Function { name: name.to_owned(), tag: tag.map(str::to_owned) })
+}
+
+pub(crate) fn sandbox_port(label: &str) -> Result<Target, HostError> {
     let (port, id) = label.rsplit_once('-').ok_or(HostError::UnknownHost)?;
     let sandbox = SandboxId::from_label(id).map_err(|_| HostError::UnknownHost)?;
     let port = port.parse().map_err(|_| HostError::BadPort)?;
@@ -198,15 +234,12 @@ mod tests {
             (&format!("-{ID}.wrenn.localhost"), HostError::BadPort),
             (&format!("{long}.fn.wrenn.localhost"), HostError::LabelTooLong),
             (&format!("{long}.wrenn.localhost"), HostError::LabelTooLong),
-            ("wrenn.localhost", HostError::UnknownHost),
             ("xapi.wrenn.localhost", HostError::UnknownHost),
-            ("xwrenn.localhost", HostError::UnknownHost),
-            ("example.org", HostError::UnknownHost),
+            ("a--.fn.wrenn.localhost", HostError::BadHost),
+            ("--a.fn.wrenn.localhost", HostError::BadHost),
             ("a.b.fn.wrenn.localhost", HostError::UnknownHost),
             ("fn.wrenn.localhost", HostError::UnknownHost),
             ("8000-short.wrenn.localhost", HostError::UnknownHost),
-            ("[::1]:8443", HostError::UnknownHost),
-            ("127.0.0.1", HostError::UnknownHost),
             ("[::1", HostError::BadHost),
             ("[::1]x", HostError::BadHost),
         ];
@@ -227,10 +260,29 @@ mod tests {
         assert_eq!((sandbox.label().as_str(), port.get()), (ID, 8000));
     }
 
+    #[test]
+    fn what_is_not_below_the_domain_has_a_kind_of_its_own() {
+        let foreign = |host: &str| Target::Foreign { host: host.to_owned() };
+        for (host, expected) in [
+            ("Shop.Example.org:443", foreign("shop.example.org")),
+            ("xwrenn.localhost", foreign("xwrenn.localhost")),
+            ("wrenn.localhost", Target::ByPath),
+            ("sandbox.wrenn.localhost:8443", Target::ByHeader),
+            ("[::1]:8443", Target::ByHeader),
+            ("127.0.0.1", Target::ByHeader),
+            ("localhost:8443", Target::ByHeader),
+        ] {
+            assert_eq!(domain().parse(host), Ok(expected), "{host:?}");
+        }
+    }
+
     fn target() -> impl Strategy<Value = Target> {
         prop_oneof![
             Just(Target::Api),
-            "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?".prop_map(|name| Target::Function { name }),
+            ("[a-z0-9](-?[a-z0-9]){0,15}", proptest::option::of("[a-z0-9](-?[a-z0-9]){0,12}"))
+                .prop_map(|(name, tag)| Target::Function { name, tag }),
+            Just(Target::ByHeader),
+            Just(Target::ByPath),
             (any::<u128>(), 1..=u16::MAX).prop_map(|(id, port)| Target::SandboxPort {
                 sandbox: SandboxId::from_u128(id),
                 port: Port::try_from(port).unwrap(),

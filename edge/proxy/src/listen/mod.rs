@@ -1,54 +1,64 @@
-//! Opens the listeners, runs them, and drains them.
+//! Opens the listeners, runs a worker per processor, drains them, and hands them over.
 //!
 //! # Drain
 //!
 //! 1. Listeners close; connections are told to finish (`Connection: close`, GOAWAY).
 //! 2. Requests and tunnels end by themselves, for at most the grace period.
 //! 3. What is left is cut.
+//!
+//! # Hand-over
+//!
+//! A successor is given copies of every listening socket ([`Running::parcel`]). Once it is ready this
+//! process stops accepting and reading ([`Running::release`]) and drains; packets of its QUIC
+//! connections come from the successor, told by their connection ids.
 
-mod h3_body;
-mod h3_budget;
-mod h3_error;
-mod h3_transport;
+mod life;
+mod limits;
+mod proxy_header;
 mod quic;
+mod serve;
+mod sockets;
 mod tcp;
+mod worker;
 
 use std::{
     fmt, io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    net::{SocketAddr, TcpListener, UdpSocket},
+    path::Path,
+    sync::Arc,
     time::Duration,
 };
 
-use http::HeaderValue;
-use tokio::{
-    net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{interval, timeout},
+use edge_quic::{
+    ForwardSocket, QuicSecrets, Shared,
+    handover::{Named, Parcel},
 };
+use edge_telemetry::Telemetry;
+use edge_tls::Certs;
+use http::HeaderValue;
+use quinn::crypto::rustls::QuicServerConfig;
+use tokio::{runtime::Handle, time::timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
+use self::{life::Lifecycle, limits::ListenerConfigs};
 use crate::{
-    EdgeListenConfig, HostError, TlsError,
+    EdgeListenConfig, HostError,
+    config::Limits,
     gateway::{ApiService, Gateway},
+    guard::Guards,
     route::Domain,
     routes::Routes,
-    tls::Identity,
-    upstream::Upstream,
 };
 
-/// How often the certificate is looked at.
-const TLS_CHECK_EVERY: Duration = Duration::from_secs(12 * 3600);
-/// How often idle upstream connections are looked at.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long what was cut has to be gone.
 const CUT_WAIT: Duration = Duration::from_secs(5);
 /// How long a client may keep the QUIC announcement, in seconds (one day).
 const ALT_SVC_MAX_AGE: u32 = 86_400;
+/// The listeners' names in a parcel.
+const HTTP: &str = "http";
+const HTTPS: &str = "https";
+const QUIC: &str = "quic";
 
 /// Why the edge can't listen.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +72,9 @@ pub enum BindError {
         #[source]
         source: HostError,
     },
-    /// There is no certificate.
+    /// There is no certificate to serve TLS with.
     #[error("there is no certificate to serve TLS with")]
-    Tls(#[from] TlsError),
+    Tls(#[from] edge_tls::TlsError),
     /// An address can't be bound.
     #[error("cannot listen on {address} ({listener})")]
     Socket {
@@ -76,73 +86,60 @@ pub enum BindError {
         #[source]
         source: io::Error,
     },
+    /// A worker can't be started.
+    #[error("cannot start worker {worker}")]
+    Worker {
+        /// Its number.
+        worker: usize,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What the data plane is made of besides its configuration.
+pub struct Parts {
+    /// Where requests go.
+    pub routes: Arc<dyn Routes>,
+    /// Answers requests for the API.
+    pub api: ApiService,
+    /// Where requests are counted, logged and traced.
+    pub telemetry: Arc<Telemetry>,
+    /// Certificates; needed if TLS or QUIC is listened for.
+    pub certs: Option<Arc<Certs>>,
+    /// Answers ACME's HTTP-01 challenges.
+    pub challenges: Option<Arc<edge_tls::Http01>>,
+    /// Checks API keys, signed URLs and tokens.
+    pub authenticator: edge_policy::Authenticator,
+    /// Keys of connection ids, resets and tokens.
+    pub quic_secrets: QuicSecrets,
+    /// Sockets of the edge that is taken over.
+    pub inherited: Option<Parcel>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
 }
 
 /// The edge, not bound yet.
 #[derive(Debug)]
 pub struct Edge;
 
-/// What all connections share for their life and death.
-#[derive(Debug, Clone)]
-pub(crate) struct Lifecycle {
-    /// Finish: no new requests.
-    drain: CancellationToken,
-    /// Stop at once.
-    cut: CancellationToken,
-    tasks: TaskTracker,
-    permits: Arc<Semaphore>,
-    open: Arc<AtomicUsize>,
-}
-
-/// One of the allowed connections; gives its place back when dropped.
-#[derive(Debug)]
-pub(crate) struct Place {
-    _permit: OwnedSemaphorePermit,
-    open: Arc<AtomicUsize>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Lifecycle {
-    fn new(max_connections: usize, cut: CancellationToken) -> Self {
-        Self {
-            drain: CancellationToken::new(),
-            cut,
-            tasks: TaskTracker::new(),
-            permits: Arc::new(Semaphore::new(max_connections)),
-            open: Arc::new(AtomicUsize::new(0)),
-        }
-    }
-
-    /// A place for one more connection, if there is one.
-    fn place(&self) -> Option<Place> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Some(Place { _permit: permit, open: Arc::clone(&self.open) })
-    }
-
-    /// Runs a connection or a stream: waited for while draining, cut at the end.
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let cut = self.cut.clone();
-        self.tasks.spawn(async move {
-            cut.run_until_cancelled_owned(work).await;
-        });
-    }
+#[derive(Default)]
+struct Bound {
+    http: Vec<TcpListener>,
+    https: Vec<TcpListener>,
+    quic: Vec<UdpSocket>,
 }
 
 /// Listening, not accepting yet.
 pub struct BoundEdge {
-    http: Option<TcpListener>,
-    https: Option<(TcpListener, TlsAcceptor)>,
-    quic: Option<quinn::Endpoint>,
+    sockets: Bound,
     addresses: [Option<SocketAddr>; 3],
-    identity: Option<Arc<Identity>>,
-    gateway: Arc<Gateway>,
-    life: Lifecycle,
+    setup: worker::Setup,
+    workers: usize,
 }
 
 impl fmt::Debug for BoundEdge {
@@ -154,64 +151,137 @@ impl fmt::Debug for BoundEdge {
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// Connections and tunnels that were cut because the grace period had passed.
+    /// Connections that were cut because the grace period had passed.
     pub cut: usize,
 }
 
 impl Edge {
-    /// Opens every configured listener, or none.
+    /// Opens every configured listener, or none. Lookups and API calls will run on the calling
+    /// runtime.
     ///
     /// # Errors
     ///
     /// [`BindError`] names what could not be had.
-    pub async fn bind(
-        config: EdgeListenConfig,
-        routes: Arc<dyn Routes>,
-        api: ApiService,
-    ) -> Result<BoundEdge, BindError> {
-        let EdgeListenConfig { http, https, quic, domain, tls, limits } = config;
-        let domain = Domain::new(&domain)
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn bind(config: EdgeListenConfig, parts: Parts) -> Result<BoundEdge, BindError> {
+        let EdgeListenConfig { domain, trust, limits, workers, .. } = &config;
+        let domain = Domain::new(domain)
             .map_err(|source| BindError::Domain { domain: domain.clone(), source })?;
-        let encrypted = https.is_some() || quic.is_some();
-        let identity = encrypted.then(|| Identity::load(&tls, &domain)).transpose()?;
-        let http = bind_tcp("http", http).await?;
-        let https_listener = bind_tcp("https", https).await?;
-        let (mut https, mut endpoint) = (None, None);
-        if let Some(identity) = &identity {
-            if let Some(listener) = https_listener {
-                let acceptor = TlsAcceptor::from(Arc::new(identity.tcp_config()?));
-                https = Some((listener, acceptor));
-            }
-            if let Some(address) = quic {
-                endpoint = Some(quic::bind(address, identity, &limits)?);
+        let Parts { routes, api, telemetry, certs, challenges, authenticator, .. } = parts;
+        let (sockets, generation, elders) = match parts.inherited {
+            Some(parcel) => inherit(parcel),
+            None => (bind_all(&config, (*workers).max(1))?, 0, Vec::new()),
+        };
+        let workers = [sockets.http.len(), sockets.https.len(), sockets.quic.len()];
+        let workers = workers.into_iter().max().unwrap_or(0).max(1);
+        let addresses = [
+            sockets.http.first().and_then(|socket| socket.local_addr().ok()),
+            sockets.https.first().and_then(|socket| socket.local_addr().ok()),
+            sockets.quic.first().and_then(|socket| socket.local_addr().ok()),
+        ];
+        let shared = Shared::new(parts.quic_secrets, generation, byte(workers));
+        for elder in elders {
+            if let Err(error) = shared.add_elder(elder) {
+                tracing::warn!(%error, "connections of an older edge can't be served");
             }
         }
-        let addresses = [
-            http.as_ref().and_then(|listener| listener.local_addr().ok()),
-            https.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
-            endpoint.as_ref().and_then(|endpoint| endpoint.local_addr().ok()),
-        ];
-        let alt_svc = addresses[2].and_then(|address| {
-            let value = format!("h3=\":{}\"; ma={ALT_SVC_MAX_AGE}", address.port());
-            HeaderValue::from_str(&value).ok()
-        });
-        let cut = CancellationToken::new();
-        let life = Lifecycle::new(limits.max_connections, cut.clone());
-        let upstream = Upstream::new(&limits);
-        let tunnels = life.tasks.clone();
-        let gateway = Gateway { domain, limits, routes, api, upstream, alt_svc, tunnels, cut };
-        let gateway = Arc::new(gateway);
-        Ok(BoundEdge { http, https, quic: endpoint, addresses, identity, gateway, life })
+        let configs = Arc::new(ListenerConfigs::new(limits, &telemetry));
+        let (acceptor, quic_tls) = match certs {
+            Some(certs) => (Some(acceptor(&certs)?), Some(quic_tls(&certs)?)),
+            None => (None, None),
+        };
+        let quic_port = trust.quic_public_port.or(addresses[2].map(|address| address.port()));
+        let gateway = Gateway {
+            domain,
+            guards: Guards::new(limits, authenticator),
+            alt_svc: quic_port.and_then(alt_svc),
+            hsts: hsts(trust.hsts_max_age_s),
+            limits: limits.clone(),
+            trust: trust.clone(),
+            routes,
+            api,
+            telemetry,
+            challenges,
+            lookups: Handle::current(),
+        };
+        let setup = worker::Setup {
+            gateway: Arc::new(gateway),
+            configs,
+            life: Lifecycle::new(limits),
+            acceptor,
+            quic_tls,
+            quic: Some(shared),
+            admission: quic_admission(limits),
+            stop: CancellationToken::new(),
+        };
+        Ok(BoundEdge { sockets, addresses, setup, workers })
     }
 }
 
-async fn bind_tcp(
-    listener: &'static str,
-    address: Option<SocketAddr>,
-) -> Result<Option<TcpListener>, BindError> {
-    let Some(address) = address else { return Ok(None) };
-    let bound = TcpListener::bind(address).await;
-    bound.map(Some).map_err(|source| BindError::Socket { listener, address, source })
+fn bind_all(config: &EdgeListenConfig, workers: usize) -> Result<Bound, BindError> {
+    let tcp = |listener, address: Option<SocketAddr>| match address {
+        None => Ok(Vec::new()),
+        Some(address) => sockets::bind_tcp(address, workers)
+            .map_err(|source| BindError::Socket { listener, address, source }),
+    };
+    let http = tcp(HTTP, config.http)?;
+    let https = tcp(HTTPS, config.https)?;
+    let quic = match config.quic {
+        None => Vec::new(),
+        Some(address) => edge_quic::bind_workers(address, byte(workers))
+            .map_err(|source| BindError::Socket { listener: QUIC, address, source })?,
+    };
+    Ok(Bound { http, https, quic })
+}
+
+fn inherit(parcel: Parcel) -> (Bound, u16, Vec<edge_quic::Elder>) {
+    let generation = parcel.next_generation();
+    let mut bound = Bound::default();
+    for Named { name, socket, .. } in parcel.tcp {
+        match &*name {
+            HTTP => bound.http.push(socket),
+            HTTPS => bound.https.push(socket),
+            _ => tracing::warn!(name, "an inherited listener is not known"),
+        }
+    }
+    bound.quic = parcel.udp.into_iter().map(|named| named.socket).collect();
+    (bound, generation, parcel.elders)
+}
+
+fn byte(workers: usize) -> u8 {
+    u8::try_from(workers).unwrap_or(u8::MAX)
+}
+
+fn acceptor(certs: &Arc<Certs>) -> Result<TlsAcceptor, BindError> {
+    Ok(TlsAcceptor::from(Arc::new(certs.tcp_config()?)))
+}
+
+fn quic_tls(certs: &Arc<Certs>) -> Result<Arc<QuicServerConfig>, BindError> {
+    let config = QuicServerConfig::try_from(certs.quic_config()?).map_err(|error| {
+        let source = io::Error::other(error);
+        BindError::Worker { worker: 0, source }
+    })?;
+    Ok(Arc::new(config))
+}
+
+fn quic_admission(limits: &Limits) -> Arc<edge_quic::Admission> {
+    edge_quic::Admission::new(edge_quic::AdmissionLimits {
+        connections: limits.max_connections,
+        per_address: limits.max_connections_per_address,
+        retry_load: f32::from(limits.quic_retry_above_percent) / 100.0,
+    })
+}
+
+fn alt_svc(port: u16) -> Option<HeaderValue> {
+    HeaderValue::from_str(&format!("h3=\":{port}\"; ma={ALT_SVC_MAX_AGE}")).ok()
+}
+
+fn hsts(max_age_s: u64) -> Option<HeaderValue> {
+    let value = format!("max-age={max_age_s}; includeSubDomains");
+    (max_age_s > 0).then(|| HeaderValue::from_str(&value).ok()).flatten()
 }
 
 impl BoundEdge {
@@ -233,60 +303,183 @@ impl BoundEdge {
         self.addresses[2]
     }
 
+    /// Starts the workers. QUIC's packets are read from [`Running::read_quic`] on.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::Worker`].
+    pub fn start(self) -> Result<Running, BindError> {
+        let Self { sockets, setup, workers, .. } = self;
+        let kept = Bound {
+            http: clone_all(&sockets.http, TcpListener::try_clone),
+            https: clone_all(&sockets.https, TcpListener::try_clone),
+            quic: clone_all(&sockets.quic, UdpSocket::try_clone),
+        };
+        let mut each = [sockets.http.into_iter(), sockets.https.into_iter()];
+        let mut quic = sockets.quic.into_iter();
+        let mut running = Vec::new();
+        for worker in 0..workers {
+            let sockets = worker::Sockets {
+                http: each[0].next(),
+                https: each[1].next(),
+                quic: quic.next(),
+            };
+            let started = worker::start(worker, sockets, setup.clone());
+            running.push(started.map_err(|source| BindError::Worker { worker, source })?);
+        }
+        Ok(Running { workers: running, setup, kept })
+    }
+
     /// Serves until `cancel`, then drains for at most `grace`.
-    pub async fn run(self, cancel: CancellationToken, grace: Duration) -> Drained {
-        let Self { http, https, quic, identity, gateway, life, .. } = self;
-        if let Some(listener) = http {
-            life.tasks.spawn(tcp::accept(listener, None, Arc::clone(&gateway), life.clone()));
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::Worker`].
+    pub async fn run(
+        self,
+        cancel: CancellationToken,
+        grace: Duration,
+    ) -> Result<Drained, BindError> {
+        let running = self.start()?;
+        running.read_quic();
+        cancel.cancelled().await;
+        Ok(running.drain(grace).await)
+    }
+}
+
+fn clone_all<S>(sockets: &[S], clone: fn(&S) -> io::Result<S>) -> Vec<S> {
+    sockets.iter().filter_map(|socket| clone(socket).ok()).collect()
+}
+
+/// Serving.
+pub struct Running {
+    workers: Vec<worker::Running>,
+    setup: worker::Setup,
+    kept: Bound,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("workers", &self.workers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    /// Begins to read QUIC's packets: at once, or when the edge before has stopped to.
+    pub fn read_quic(&self) {
+        for socket in self.workers.iter().filter_map(|worker| worker.socket.as_ref()) {
+            socket.start_reading();
         }
-        if let Some((listener, acceptor)) = https {
-            let serving = tcp::accept(listener, Some(acceptor), Arc::clone(&gateway), life.clone());
-            life.tasks.spawn(serving);
+    }
+
+    /// What a successor needs of the data plane: copies of the sockets, and where to send packets of
+    /// connections that stay here.
+    ///
+    /// # Errors
+    ///
+    /// If `directory` does not take the sockets that those packets come by.
+    pub fn parcel(&self, directory: &Path) -> io::Result<(Parcel, Option<ForwardSocket>)> {
+        let Bound { http, https, quic } = &self.kept;
+        let mut tcp = named(HTTP, http, TcpListener::try_clone)?;
+        tcp.extend(named(HTTPS, https, TcpListener::try_clone)?);
+        let udp = named(QUIC, quic, UdpSocket::try_clone)?;
+        let mut parcel = Parcel { tcp, udp, ..Parcel::default() };
+        let Some(shared) = &self.setup.quic else { return Ok((parcel, None)) };
+        parcel.generation = shared.generation();
+        parcel.elders = shared.elders();
+        if quic.is_empty() {
+            return Ok((parcel, None));
         }
-        if let Some(endpoint) = &quic {
-            let serving = quic::accept(endpoint.clone(), Arc::clone(&gateway), life.clone());
-            life.tasks.spawn(serving);
+        let forward = ForwardSocket::bind(directory, shared.generation(), shared.workers())?;
+        parcel.elders.push(forward.elder().clone());
+        Ok((parcel, Some(forward)))
+    }
+
+    /// Stops accepting and reading: the successor does that from now on. Requests on open
+    /// connections go on.
+    ///
+    /// # Errors
+    ///
+    /// If a socket for the packets that the successor passes on can't be had.
+    pub fn release(&self, forward: Option<&ForwardSocket>) -> io::Result<()> {
+        self.setup.life.closed.cancel();
+        let Some(forward) = forward else { return Ok(()) };
+        for (number, worker) in self.workers.iter().enumerate() {
+            if let Some(socket) = &worker.socket {
+                socket.stop_reading(forward.socket(byte(number))?);
+            }
         }
-        let upkeep = upkeep(identity.as_deref(), &gateway);
-        cancel.run_until_cancelled(upkeep).await;
-        let drained = drain(&life, grace).await;
-        gateway.upstream.close(CUT_WAIT).await;
-        if let Some(endpoint) = quic {
-            endpoint.close(quic::NO_ERROR, b"shutting down");
-            let _ = timeout(CUT_WAIT, endpoint.wait_idle()).await; // peers may be gone already
-        }
+        Ok(())
+    }
+
+    /// Takes back what was released: the successor went away.
+    pub fn resume(&self) {
+        // The listeners' tasks have ended; their sockets still take connections, which new tasks
+        // of this process would have to accept. QUIC goes on at once.
+        self.read_quic();
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.setup.life.open()
+    }
+
+    /// Numbers that only the listeners know, for the metrics.
+    #[must_use]
+    pub fn gauges(&self) -> edge_telemetry::Gauges {
+        let (life, quic) = (self.setup.life.clone(), self.setup.quic.clone());
+        Box::new(move || {
+            let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            let mut all = vec![("connections", "Open connections.", number(life.open() as u64))];
+            if let Some(counters) = quic.as_ref().map(|shared| shared.counters()) {
+                let steered = counters.own;
+                all.push(("quic_datagrams_own", "Datagrams that came to their worker.", number(steered)));
+            }
+            all
+        })
+    }
+
+    /// The gateway itself, for requests that come from no listener.
+    #[must_use]
+    pub fn inside(&self) -> crate::Inside {
+        crate::Inside::new(Arc::clone(&self.setup.gateway))
+    }
+
+    /// Tells every connection to finish, waits for at most `grace`, cuts what is left.
+    pub async fn drain(self, grace: Duration) -> Drained {
+        let Self { workers, setup, kept } = self;
+        drop(kept); // the last copies of the listening sockets, unless a successor has others
+        let life = &setup.life;
+        life.drain.cancel();
+        life.tasks.close();
+        let drained = if timeout(grace, life.tasks.wait()).await.is_ok() {
+            Drained { cut: 0 }
+        } else {
+            let cut = life.open();
+            tracing::warn!(connections = cut, "cutting what did not end in time");
+            life.cut.cancel();
+            let _ = timeout(CUT_WAIT, life.tasks.wait()).await; // they only have to notice
+            Drained { cut }
+        };
+        setup.stop.cancel();
+        let joined = tokio::task::spawn_blocking(move || {
+            for worker in workers {
+                let _ = worker.thread.join(); // a panic was logged by its hook
+            }
+        });
+        let _ = timeout(CUT_WAIT, joined).await; // the process ends anyway
         drained
     }
 }
 
-async fn upkeep(identity: Option<&Identity>, gateway: &Gateway) {
-    let mut sweep = interval(SWEEP_EVERY);
-    let mut tls_check = interval(TLS_CHECK_EVERY);
-    tls_check.tick().await; // the first one is now, and it was just loaded
-    loop {
-        tokio::select! {
-            _ = sweep.tick() => gateway.upstream.pool().sweep(),
-            _ = tls_check.tick() => {
-                if let Some(identity) = identity
-                    && let Err(error) = identity.refresh()
-                {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "the certificate could not be renewed");
-                }
-            }
-        }
-    }
-}
-
-async fn drain(life: &Lifecycle, grace: Duration) -> Drained {
-    life.drain.cancel();
-    life.tasks.close();
-    if timeout(grace, life.tasks.wait()).await.is_ok() {
-        return Drained { cut: 0 };
-    }
-    let cut = life.open.load(Ordering::Relaxed);
-    tracing::warn!(connections = cut, "cutting what did not end in time");
-    life.cut.cancel();
-    let _ = timeout(CUT_WAIT, life.tasks.wait()).await; // they only have to notice
-    Drained { cut }
+fn named<S>(
+    name: &str,
+    sockets: &[S],
+    clone: fn(&S) -> io::Result<S>,
+) -> io::Result<Vec<Named<S>>> {
+    let named = |(worker, socket): (usize, &S)| {
+        Ok(Named { name: name.to_owned(), worker: byte(worker), socket: clone(socket)? })
+    };
+    sockets.iter().enumerate().map(named).collect()
 }

@@ -1,16 +1,7 @@
-//! HTTP/1.1 in the clear, HTTP/1.1 or HTTP/2 over TLS.
+//! TCP connections: accepted, their PROXY header read, their TLS shaken hands for, then served.
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{Request, Response};
-use http_body_util::BodyExt as _;
-use hyper::{
-    body::Incoming,
-    rt::Executor,
-    server::conn::{http1, http2},
-    service::{Service, service_fn},
-};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -19,35 +10,34 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::Lifecycle;
+use super::{
+    life::{Lifecycle, NoPlace, Place},
+    limits::{Limit, ListenerConfigs},
+    proxy_header, serve,
+};
 use crate::{
-    body::Body,
-    config::Limits,
-    gateway::{ClientInfo, Gateway, Protocol},
+    config::ProxyProtocol,
+    gateway::{ClientInfo, Protocol, Worker},
 };
 
 /// Pause after a failed `accept` (no descriptors left): others must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Flow control per HTTP/2 stream; also what an unread upload may hold.
-const H2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-/// Flow control per HTTP/2 connection.
-const H2_CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-/// Unsent answer bytes per HTTP/2 stream.
-const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// Streams reset before they were accepted (rapid reset); more end the connection.
-const H2_PENDING_RESETS_MAX: usize = 20;
+/// ALPN of ACME's own handshakes (RFC 8737): they end with the handshake.
+const ACME_ALPN: &[u8] = b"acme-tls/1";
 
 /// Accepts until drained.
 pub(super) async fn accept(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    gateway: Arc<Gateway>,
+    worker: Arc<Worker>,
+    configs: Arc<ListenerConfigs>,
     life: Lifecycle,
 ) {
     loop {
         let accepted = tokio::select! {
             biased;
             () = life.drain.cancelled() => return,
+            () = life.closed.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
@@ -58,144 +48,112 @@ pub(super) async fn accept(
                 continue;
             }
         };
-        let Some(place) = life.place() else {
-            tracing::debug!(%peer, "too many connections: one was closed");
-            continue;
+        let place = match life.place(peer.ip()) {
+            Ok(place) => place,
+            Err(why) => {
+                configs.count(match why {
+                    NoPlace::Full => Limit::Connections,
+                    NoPlace::Address => Limit::ConnectionsPerAddress,
+                });
+                continue;
+            }
         };
-        let connection = connection(stream, peer, tls.clone(), Arc::clone(&gateway), life.clone());
-        life.spawn(async move {
-            connection.await;
-            drop(place);
-        });
+        let connection = Connection {
+            peer,
+            tls: tls.clone(),
+            worker: Arc::clone(&worker),
+            configs: Arc::clone(&configs),
+            life: life.clone(),
+            _place: place,
+        };
+        life.spawn(connection.run(stream));
     }
 }
 
-async fn connection(
-    stream: TcpStream,
+struct Connection {
     peer: SocketAddr,
     tls: Option<TlsAcceptor>,
-    gateway: Arc<Gateway>,
+    worker: Arc<Worker>,
+    configs: Arc<ListenerConfigs>,
     life: Lifecycle,
-) {
-    // A client that takes no bytes for so long is gone, whatever its TCP says.
-    let silence_ms =
-        u32::try_from(gateway.limits.body_idle_timeout.as_millis()).unwrap_or(u32::MAX);
-    if stream.set_nodelay(true).is_err()
-        || setsockopt(&stream, sockopt::TcpUserTimeout, &silence_ms).is_err()
+    _place: Place,
+}
+
+impl Connection {
+    async fn run(mut self, stream: TcpStream) {
+        let peer = self.peer;
+        // A client that takes no bytes for so long is gone, whatever its TCP says.
+        let silence = self.worker.gateway.limits.body_idle_timeout.as_millis();
+        let silence_ms = u32::try_from(silence).unwrap_or(u32::MAX);
+        if stream.set_nodelay(true).is_err()
+            || setsockopt(&stream, sockopt::TcpUserTimeout, &silence_ms).is_err()
+        {
+            return tracing::debug!(%peer, "connection is gone");
+        }
+        let trust = &self.worker.gateway.trust;
+        let is_trusted =
+            trust.trusted_proxies.iter().any(|net| net.contains(&peer.ip().to_canonical()));
+        let mut stream = stream;
+        match (trust.proxy_protocol, is_trusted) {
+            (ProxyProtocol::Off, _) | (ProxyProtocol::Trusted, false) => {}
+            (ProxyProtocol::Required, false) => {
+                return tracing::debug!(%peer, "a PROXY header is needed, from a trusted proxy");
+            }
+            (ProxyProtocol::Trusted | ProxyProtocol::Required, true) => {
+                let wait = self.worker.gateway.limits.handshake_timeout;
+                match timeout(wait, proxy_header::read(&mut stream)).await {
+                    Ok(Ok(Some(address))) => self.peer = address,
+                    Ok(Ok(None)) => {}
+                    Ok(Err(error)) => {
+                        let error: &dyn std::error::Error = &error;
+                        return tracing::debug!(%peer, error, "no PROXY header");
+                    }
+                    Err(_) => return tracing::debug!(%peer, "the PROXY header took too long"),
+                }
+            }
+        }
+        match self.tls.take() {
+            Some(acceptor) => self.shake_hands(acceptor, stream).await,
+            None => self.serve(stream, None, None).await,
+        }
+    }
+
+    async fn shake_hands(self, acceptor: TlsAcceptor, stream: TcpStream) {
+        let peer = self.peer;
+        let wait = self.worker.gateway.limits.handshake_timeout;
+        match timeout(wait, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let session = stream.get_ref().1;
+                let sni = session.server_name().map(|name| Arc::from(name.to_ascii_lowercase()));
+                let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
+                self.configs.handshake(session.handshake_kind());
+                self.serve(stream, Some(sni), alpn.as_deref()).await;
+            }
+            Ok(Err(error)) => {
+                self.configs.handshake_failed();
+                let error: &dyn std::error::Error = &error;
+                tracing::debug!(%peer, error, "no TLS handshake");
+            }
+            Err(_) => {
+                self.configs.count(Limit::Handshake);
+                tracing::debug!(%peer, "the TLS handshake took too long");
+            }
+        }
+    }
+
+    /// `tls`: the host that was asked for, if it was; `None`: in the clear.
+    async fn serve<I>(self, io: I, tls: Option<Option<Arc<str>>>, alpn: Option<&[u8]>)
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        return tracing::debug!(%peer, "connection is gone");
-    }
-    let mut client = ClientInfo { peer, protocol: Protocol::H1, tls: tls.is_some() };
-    let Some(acceptor) = tls else {
-        return serve_h1(stream, client, gateway, &life).await;
-    };
-    match timeout(gateway.limits.handshake_timeout, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            client.protocol = Protocol::H2;
-            serve_h2(stream, client, gateway, life).await;
+        let is_tls = tls.is_some();
+        let sni = tls.flatten();
+        let client = ClientInfo { peer: self.peer, protocol: Protocol::H1, tls: is_tls, sni };
+        let Self { worker, configs, life, .. } = &self;
+        match alpn {
+            Some(ACME_ALPN) => {}
+            Some(b"h2") => serve::h2(io, client, Arc::clone(worker), configs, life).await,
+            _ => serve::h1(io, client, worker, configs, life).await,
         }
-        Ok(Ok(stream)) => serve_h1(stream, client, gateway, &life).await,
-        Ok(Err(error)) => {
-            tracing::debug!(%peer, error = &error as &dyn std::error::Error, "no TLS handshake");
-        }
-        Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
-    }
-}
-
-fn service(
-    gateway: Arc<Gateway>,
-    client: ClientInfo,
-) -> impl Service<
-    Request<Incoming>,
-    Response = Response<Body>,
-    Error = Infallible,
-    Future: Future<Output = Result<Response<Body>, Infallible>> + Send,
-> + Send {
-    service_fn(move |request: Request<Incoming>| {
-        let gateway = Arc::clone(&gateway);
-        async move {
-            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-            Ok(gateway.serve(client, request).await)
-        }
-    })
-}
-
-async fn serve_h1<S>(stream: S, client: ClientInfo, gateway: Arc<Gateway>, life: &Lifecycle)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let serving = h1_builder(&gateway.limits)
-        .serve_connection(TokioIo::new(stream), service(gateway, client))
-        .with_upgrades();
-    let mut serving = pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = life.drain.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-    };
-    log_end(ended, &client);
-}
-
-async fn serve_h2<S>(stream: S, client: ClientInfo, gateway: Arc<Gateway>, life: Lifecycle)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let serving = h2_builder(&gateway.limits, Streams(life.clone()))
-        .serve_connection(TokioIo::new(stream), service(gateway, client));
-    let mut serving = pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = life.drain.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-    };
-    log_end(ended, &client);
-}
-
-fn log_end(ended: hyper::Result<()>, client: &ClientInfo) {
-    if let Err(error) = ended {
-        let error: &dyn std::error::Error = &error;
-        tracing::debug!(peer = %client.peer, error, "connection ended early");
-    }
-}
-
-fn h1_builder(limits: &Limits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_read_timeout)
-        .max_headers(limits.max_headers)
-        .max_header_size(limits.max_header_bytes as usize);
-    builder
-}
-
-fn h2_builder(limits: &Limits, streams: Streams) -> http2::Builder<Streams> {
-    let mut builder = http2::Builder::new(streams);
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.max_streams)
-        .max_header_list_size(limits.max_header_bytes)
-        .max_pending_accept_reset_streams(H2_PENDING_RESETS_MAX)
-        .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
-        .max_send_buf_size(H2_SEND_BUFFER_BYTES)
-        .keep_alive_interval(limits.idle_timeout / 2)
-        .keep_alive_timeout(limits.idle_timeout / 2);
-    builder
-}
-
-/// Runs HTTP/2 streams where they are waited for and cut.
-#[derive(Debug, Clone)]
-struct Streams(Lifecycle);
-
-impl<F> Executor<F> for Streams
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        self.0.spawn(stream);
     }
 }

@@ -1,54 +1,64 @@
-//! Sends one request to one agent over HTTP/1.1.
+//! Sends one request to one agent: HTTP/1.1, or HTTP/2 without TLS for guests that speak only that.
 //!
-//! A pooled connection that turns out to be closed before a byte was sent is replaced, silently;
-//! nothing else is sent twice. Dropping the future or the answer closes the connection, so the
-//! agent, and through it the guest, sees a client that went away.
+//! A kept connection that turns out to be closed before a byte was sent is replaced, silently;
+//! nothing else is sent twice. Dropping the future or the answer closes the connection (or resets
+//! the stream), so the agent, and through it the guest, sees a client that went away.
 
-mod answer;
+mod body;
+mod h2c;
 mod pool;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{Request, Response};
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use edge_http1::client::{self, Connection, Sending};
+use http::{Response, request, response};
 use tokio::{
     net::TcpStream,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use answer::AnswerBody;
-use pool::Link;
+pub(crate) use body::UpstreamBody;
 pub(crate) use pool::Pool;
 
 use crate::{
-    body::{BoxError, RequestBody},
+    body::{BodyHandle, BoxError},
     config::Limits,
+    pace::Pace,
 };
 
-/// Stale pooled connections that are tried before a new one is made.
+/// Stale kept connections that are tried before a new one is made.
 const STALE_MAX: usize = 4;
-/// Largest head of an answer. The agent's own fields come on top of the guest's.
-const ANSWER_HEAD_MAX_BYTES: usize = 128 * 1024;
-/// Most header fields of an answer.
-const ANSWER_HEADERS_MAX: usize = 256;
+/// How long a held body waits to be asked for before it goes out unasked.
+const HOLD_WAIT: Duration = Duration::from_secs(1);
 
-/// The edge's side of all agents.
+/// A worker's side of all agents.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pool: Arc<Pool>,
+    h2c: h2c::Links,
     connect_timeout: Duration,
-    links: TaskTracker,
-    cut: CancellationToken,
 }
 
-/// An answer's head, the link its body comes by, and when the request was handed over.
+/// An answer's head, its body, and when the request was handed over.
 #[derive(Debug)]
 pub(crate) struct Answered {
-    pub(crate) response: Response<Incoming>,
-    pub(crate) link: Link,
+    pub(crate) parts: response::Parts,
+    pub(crate) body: UpstreamBody,
     pub(crate) sent_at: Instant,
+    pub(crate) reused: bool,
+}
+
+/// How one attempt is made.
+pub(crate) struct Attempt<'a> {
+    pub(crate) agent: SocketAddr,
+    pub(crate) parts: &'a request::Parts,
+    pub(crate) body: &'a BodyHandle,
+    pub(crate) deadline: Instant,
+    /// The body stays here until the agent asks for it.
+    pub(crate) hold_body: bool,
+    pub(crate) h2c: bool,
+    /// How silent and how slow the bodies may be.
+    pub(crate) pace: &'a Pace,
 }
 
 /// Why there is no answer.
@@ -68,6 +78,9 @@ pub(crate) enum SendError {
         #[source]
         source: BoxError,
     },
+    /// The client's own body broke off or was too large.
+    #[error("the request's body broke off")]
+    Body(#[source] BoxError),
     /// The deadline passed.
     #[error("the agent at {agent} did not answer in time")]
     Deadline { agent: SocketAddr },
@@ -76,83 +89,115 @@ pub(crate) enum SendError {
 impl Upstream {
     pub(crate) fn new(limits: &Limits) -> Self {
         let pool = Pool::new(limits.upstream_idle_per_agent, limits.upstream_idle_timeout);
-        Self {
-            pool: Arc::new(pool),
-            connect_timeout: limits.connect_timeout,
-            links: TaskTracker::new(),
-            cut: CancellationToken::new(),
-        }
+        let connect_timeout = limits.connect_timeout;
+        Self { pool: Arc::new(pool), h2c: h2c::Links::default(), connect_timeout }
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
 
-    /// Closes every connection and waits until they are gone, `wait` at most.
-    pub(crate) async fn close(&self, wait: Duration) {
-        self.cut.cancel();
-        self.pool.clear();
-        self.links.close();
-        let _ = timeout(wait, self.links.wait()).await; // they only have to notice
-    }
-
-    /// Sends `request` and waits for the head of the answer.
+    /// Sends a request and waits for the head of the answer.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes the connection the request went by.
+    /// Dropping the future closes the connection the request went by, or resets its stream.
     pub(crate) async fn send(
         &self,
-        agent: SocketAddr,
-        mut request: Request<RequestBody>,
-        deadline: Instant,
+        attempt: Attempt<'_>,
+        on_interim: &mut (dyn FnMut(Response<()>) + Send),
     ) -> Result<Answered, SendError> {
-        for attempt in 0..=STALE_MAX {
-            let pooled = if attempt < STALE_MAX { self.pool.take(agent) } else { None };
-            let fresh = pooled.is_none();
-            let mut link = match pooled {
-                Some(link) => link,
-                None => self.dial(agent, deadline).await?,
+        if attempt.h2c {
+            return self.h2c.send(&attempt, self.connect_timeout).await;
+        }
+        let agent = attempt.agent;
+        for stale in 0..=STALE_MAX {
+            let kept = if stale < STALE_MAX { self.pool.take(agent) } else { None };
+            let reused = kept.is_some();
+            let connection = match kept {
+                Some(connection) => connection,
+                None => dial(agent, attempt.deadline, self.connect_timeout).await?,
             };
-            let sent_at = Instant::now();
-            let sending = link.sender().try_send_request(request);
-            let Ok(outcome) = timeout_at(deadline, sending).await else {
-                return Err(SendError::Deadline { agent });
-            };
-            match outcome {
-                Ok(response) => return Ok(Answered { response, link, sent_at }),
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if !fresh => request = unsent,
-                    _ => {
-                        let source = error.into_error().into();
-                        return Err(SendError::Reset { agent, source });
-                    }
-                },
+            match self.exchange(connection, &attempt, reused, on_interim).await {
+                Err(Sent::Stale) => {}
+                Err(Sent::Failed(error)) => return Err(error),
+                Ok(answered) => return Ok(answered),
             }
         }
         let source = io::Error::other("every connection was closed before the request was sent");
         Err(SendError::Connect { agent, source: source.into() })
     }
 
-    async fn dial(&self, agent: SocketAddr, deadline: Instant) -> Result<Link, SendError> {
-        let connect = |source: BoxError| SendError::Connect { agent, source };
-        let until = deadline.min(Instant::now() + self.connect_timeout);
-        let stream = timeout_at(until, TcpStream::connect(agent))
-            .await
-            .map_err(|elapsed| connect(elapsed.into()))?
-            .map_err(|error| connect(error.into()))?;
-        stream.set_nodelay(true).map_err(|error| connect(error.into()))?;
-        let (sender, connection) = http1::Builder::new()
-            .max_header_size(ANSWER_HEAD_MAX_BYTES)
-            .max_headers(ANSWER_HEADERS_MAX)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| connect(error.into()))?;
-        let cut = self.cut.clone();
-        let task = self.links.spawn(async move {
-            // Its error reaches whoever waits for the answer or reads the body.
-            let _ = cut.run_until_cancelled_owned(connection.with_upgrades()).await;
-        });
-        Ok(Link::new(agent, sender, task.abort_handle()))
+    async fn exchange(
+        &self,
+        connection: Connection,
+        attempt: &Attempt<'_>,
+        reused: bool,
+        on_interim: &mut (dyn FnMut(Response<()>) + Send),
+    ) -> Result<Answered, Sent> {
+        let agent = attempt.agent;
+        let sent_at = Instant::now();
+        let hold = attempt.hold_body && !attempt.body.is_empty();
+        let sending = Sending {
+            deadline: attempt.deadline,
+            hold_body_until: hold.then(|| sent_at + HOLD_WAIT),
+            on_interim,
+        };
+        let body = attempt.body.attempt(attempt.pace);
+        let failed = |error| Err(Sent::Failed(error));
+        match connection.send(attempt.parts, body, sending).await {
+            Ok(response) => {
+                let (parts, answer) = response.into_parts();
+                let body = UpstreamBody::h1(answer, &self.pool, agent, attempt.pace);
+                Ok(Answered { parts, body, sent_at, reused })
+            }
+            Err(client::SendError::Unsent(_) | client::SendError::Closed)
+                if reused && attempt.body.is_untouched() && is_repeatable(attempt.parts) =>
+            {
+                Err(Sent::Stale)
+            }
+            Err(client::SendError::Unsent(_)) if reused && attempt.body.is_untouched() => {
+                Err(Sent::Stale)
+            }
+            Err(client::SendError::Late) => failed(SendError::Deadline { agent }),
+            Err(client::SendError::Body(source)) => failed(SendError::Body(source)),
+            Err(error) => failed(SendError::Reset { agent, source: error.into() }),
+        }
     }
+}
+
+/// What one connection made of a request.
+enum Sent {
+    /// The connection was closed before the agent can have read anything.
+    Stale,
+    Failed(SendError),
+}
+
+/// A kept connection that is closed without an answer was closed while idle, as the agent does after
+/// a while; a safe request may then go once more (RFC 9110 9.2.2).
+fn is_repeatable(parts: &request::Parts) -> bool {
+    parts.method.is_safe()
+}
+
+async fn dial(
+    agent: SocketAddr,
+    deadline: Instant,
+    connect_timeout: Duration,
+) -> Result<Connection, SendError> {
+    connect(agent, deadline, connect_timeout).await.map(Connection::from_tcp)
+}
+
+async fn connect(
+    agent: SocketAddr,
+    deadline: Instant,
+    connect_timeout: Duration,
+) -> Result<TcpStream, SendError> {
+    let failed = |source: BoxError| SendError::Connect { agent, source };
+    let until = deadline.min(Instant::now() + connect_timeout);
+    let stream = timeout_at(until, TcpStream::connect(agent))
+        .await
+        .map_err(|elapsed| failed(elapsed.into()))?
+        .map_err(|error| failed(error.into()))?;
+    stream.set_nodelay(true).map_err(|error| failed(error.into()))?;
+    Ok(stream)
 }

@@ -9,42 +9,12 @@ use std::{
     time::Duration,
 };
 
-use hyper::client::conn::http1::SendRequest;
-use tokio::{task::AbortHandle, time::Instant};
-
-use crate::body::RequestBody;
-
-/// One connection to an agent. Dropping it closes the connection.
-#[derive(Debug)]
-pub(crate) struct Link {
-    agent: SocketAddr,
-    sender: SendRequest<RequestBody>,
-    task: AbortHandle,
-}
-
-impl Link {
-    pub(super) fn new(
-        agent: SocketAddr,
-        sender: SendRequest<RequestBody>,
-        task: AbortHandle,
-    ) -> Self {
-        Self { agent, sender, task }
-    }
-
-    pub(super) fn sender(&mut self) -> &mut SendRequest<RequestBody> {
-        &mut self.sender
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
+use edge_http1::client::Connection;
+use tokio::time::Instant;
 
 #[derive(Debug)]
 struct Idle {
-    link: Link,
+    connection: Connection,
     since: Instant,
 }
 
@@ -65,41 +35,43 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The most recently used connection that is still open and ready.
-    pub(super) fn take(&self, agent: SocketAddr) -> Option<Link> {
+    /// The most recently used connection that still seems to be open.
+    pub(super) fn take(&self, agent: SocketAddr) -> Option<Connection> {
         let mut idle = self.lock();
-        let links = idle.get_mut(&agent)?;
-        while let Some(Idle { link, since }) = links.pop() {
-            if since.elapsed() < self.idle_timeout && link.sender.is_ready() {
-                return Some(link);
+        let connections = idle.get_mut(&agent)?;
+        while let Some(Idle { mut connection, since }) = connections.pop() {
+            if since.elapsed() < self.idle_timeout && connection.is_reusable() {
+                return Some(connection);
             }
         }
         None
     }
 
     /// Keeps a connection whose answer has ended; closes it if there are enough.
-    pub(super) fn put(&self, link: Link) {
-        if link.sender.is_closed() {
-            return;
-        }
+    pub(super) fn put(&self, agent: SocketAddr, connection: Connection) {
         let mut idle = self.lock();
-        let links = idle.entry(link.agent).or_default();
-        if links.len() < self.per_agent {
-            links.push(Idle { link, since: Instant::now() });
+        let connections = idle.entry(agent).or_default();
+        if connections.len() < self.per_agent {
+            connections.push(Idle { connection, since: Instant::now() });
         }
     }
 
-    /// Closes what has been idle for too long.
+    /// Closes what has been idle for too long, or was closed by its agent.
     pub(crate) fn sweep(&self) {
-        self.lock().retain(|_, links| {
-            links.retain(|idle| {
-                idle.since.elapsed() < self.idle_timeout && !idle.link.sender.is_closed()
+        self.lock().retain(|_, connections| {
+            connections.retain_mut(|idle| {
+                let keep = idle.since.elapsed() < self.idle_timeout && idle.connection.is_reusable();
+                if keep {
+                    idle.connection.shrink();
+                }
+                keep
             });
-            !links.is_empty()
+            !connections.is_empty()
         });
     }
 
-    pub(super) fn clear(&self) {
-        self.lock().clear();
+    /// How many are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().values().map(Vec::len).sum()
     }
 }

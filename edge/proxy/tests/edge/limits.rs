@@ -59,8 +59,9 @@ async fn announced_gibibyte_over_http3_is_not_buffered() {
     let mut control = connection.open_uni().await.unwrap();
     control.write_all(&[0x00, 0x04, 0x00]).await.unwrap(); // control stream, empty SETTINGS
     let head = crate::raw::h3_head(&function("hello"), "POST", "/count");
-    // As the first frame HEADERS (1), after a head HEADERS again (trailers) or a reserved type.
-    for (before, frame_type) in [(vec![], 0x01), (head.clone(), 0x01), (head, 0x21)] {
+    // As the first frame HEADERS (1), after a head HEADERS again (trailers). A frame of a reserved
+    // type is passed over, which edge-http3 tests for the memory it takes.
+    for (before, frame_type) in [(vec![], 0x01), (head, 0x01)] {
         let (mut send, _recv) = connection.open_bi().await.unwrap();
         send.write_all(&before).await.unwrap();
         // Announces 2^30 bytes, as an 8-byte varint.

@@ -4,13 +4,18 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use edge_policy::{Authenticator, JwksConfig};
 use edge_proxy::{
     AgentEndpoint, AgentToken, ApiService, Body, ClientInfo, Drained, Edge, EdgeListenConfig,
-    FunctionRoute, Limits, RouteError, Routes, SandboxRoute, TlsSource, api_service,
+    FunctionRoute, Limits, Parts, RouteError, Routes, SandboxRoute, Submission, SubmitError,
+    Submitted, TrustConfig, VersionRoute, api_service,
 };
+use edge_quic::QuicSecrets;
+use edge_telemetry::{Telemetry, TelemetryConfig};
+use edge_tls::{Certs, TlsConfig, TlsSource};
 use http::{Request, Response};
 use http_body_util::Full;
-use pool_model::{FunctionId, RequestId, SandboxId};
+use pool_model::{FunctionId, InvocationPolicy, RequestId, SandboxId, TeamId, TrafficPolicy};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +30,7 @@ pub(crate) struct Stack {
     pub(crate) agent: FakeAgent,
     pub(crate) roots: rustls::RootCertStore,
     pub(crate) cancel: CancellationToken,
+    pub(crate) telemetry: Arc<Telemetry>,
     run: Option<tokio::task::JoinHandle<Drained>>,
     _empty: FakeAgent,
     _dir: tempfile::TempDir,
@@ -32,20 +38,36 @@ pub(crate) struct Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        if let Some(run) = self.run.take() {
-            run.abort();
-        }
+        self.cancel.cancel(); // its workers are threads: they end by themselves
     }
 }
 
-struct TestRoutes {
-    functions: HashMap<&'static str, FunctionRoute>,
-    agent: AgentEndpoint,
+/// What a test may change before the edge starts.
+pub(crate) struct Setup {
+    pub(crate) limits: Limits,
+    pub(crate) trust: TrustConfig,
+    pub(crate) workers: usize,
+    /// Functions by name, beside the usual ones.
+    pub(crate) policies: HashMap<&'static str, InvocationPolicy>,
+    pub(crate) traffic: TrafficPolicy,
 }
+
+struct TestRoutes {
+    functions: HashMap<&'static str, Arc<FunctionRoute>>,
+    sandbox: Arc<SandboxRoute>,
+}
+
+pub(crate) const TRAFFIC_TOKEN: &str = "abcdefghijklmnopqrstuvwxyz012345";
+pub(crate) const API_KEY: &str = "wk_of_the_team";
+pub(crate) const SIGNING_SECRET: &str = "the-functions-signing-secret";
 
 #[async_trait]
 impl Routes for TestRoutes {
-    async fn function(&self, name: &str) -> Result<FunctionRoute, RouteError> {
+    fn cached_function(&self, name: &str) -> Option<Result<Arc<FunctionRoute>, RouteError>> {
+        (name == "hello").then(|| Ok(Arc::clone(&self.functions["hello"])))
+    }
+
+    async fn function(&self, name: &str) -> Result<Arc<FunctionRoute>, RouteError> {
         match name {
             "stuck" => std::future::pending().await,
             "unavailable" => Err(RouteError::Unavailable),
@@ -53,12 +75,33 @@ impl Routes for TestRoutes {
         }
     }
 
-    async fn sandbox(&self, id: SandboxId) -> Result<SandboxRoute, RouteError> {
-        if id == SandboxId::from_u128(1) {
-            let timeout = Duration::from_secs(30);
-            return Ok(SandboxRoute { agent: self.agent.clone(), timeout });
+    fn cached_sandbox(&self, _: SandboxId) -> Option<Result<Arc<SandboxRoute>, RouteError>> {
+        None
+    }
+
+    async fn sandbox(&self, id: SandboxId) -> Result<Arc<SandboxRoute>, RouteError> {
+        let known = id == SandboxId::from_u128(1);
+        known.then(|| Arc::clone(&self.sandbox)).ok_or(RouteError::NotFound)
+    }
+
+    fn cached_domain(&self, _: &str) -> Option<Result<Arc<str>, RouteError>> {
+        None
+    }
+
+    async fn domain(&self, host: &str) -> Result<Arc<str>, RouteError> {
+        (host == "shop.example.org").then(|| Arc::from("hello")).ok_or(RouteError::NotFound)
+    }
+
+    async fn team_of_key(&self, key: &str) -> Result<Option<TeamId>, RouteError> {
+        Ok((key == API_KEY).then(|| TeamId::from_u128(1)))
+    }
+
+    async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
+        if submission.body == "full" {
+            return Err(SubmitError::Full);
         }
-        Err(RouteError::NotFound)
+        let id = format!("{}-{}", submission.route.name, submission.body.len());
+        Ok(Submitted { status_url: format!("https://api.{DOMAIN}/v1/invocations/{id}"), id })
     }
 }
 
@@ -84,42 +127,87 @@ impl Stack {
     }
 
     pub(crate) async fn with(adjust: impl FnOnce(&mut Limits)) -> Self {
+        Self::set_up(|setup| adjust(&mut setup.limits)).await
+    }
+
+    pub(crate) async fn set_up(adjust: impl FnOnce(&mut Setup)) -> Self {
+        let mut setup = Setup {
+            limits: Limits::default(),
+            // One connection asks for many hosts in these tests.
+            trust: TrustConfig { strict_sni: false, ..TrustConfig::default() },
+            workers: 2,
+            policies: HashMap::new(),
+            traffic: TrafficPolicy::default(),
+        };
+        adjust(&mut setup);
         let dir = tempfile::tempdir().unwrap();
         let agent = FakeAgent::start(Mode::Serves).await;
         let empty = FakeAgent::start(Mode::PoolEmpty).await;
         let token = AgentToken::new(TOKEN).unwrap();
         let at = |address| AgentEndpoint { address, token: token.clone() };
         let (serves, is_empty, dead) = (at(agent.address), at(empty.address), at(dead_address()));
-        let route = |agents: Vec<AgentEndpoint>, timeout_ms| FunctionRoute {
-            function: FunctionId::from_u128(7),
-            agents,
-            timeout: Duration::from_millis(timeout_ms),
+        let route = |name: &'static str, agents: Vec<AgentEndpoint>, timeout_ms| {
+            let policy = setup.policies.get(name).cloned().unwrap_or_default();
+            let route = function_route(name, agents, Duration::from_millis(timeout_ms), policy);
+            (name, Arc::new(route))
         };
-        let functions = HashMap::from([
-            ("hello", route(vec![serves.clone()], 30_000)),
-            ("hasty", route(vec![serves.clone()], 200)),
-            ("spread", route(vec![is_empty.clone(), dead.clone(), serves.clone()], 30_000)),
-            ("empty", route(vec![is_empty.clone(), is_empty], 30_000)),
-            ("down", route(vec![dead], 30_000)),
-            ("nowhere", route(vec![], 30_000)),
+        let mut functions = HashMap::from([
+            route("hello", vec![serves.clone()], 30_000),
+            route("hasty", vec![serves.clone()], 200),
+            route("spread", vec![is_empty.clone(), dead.clone(), serves.clone()], 30_000),
+            route("empty", vec![is_empty.clone(), is_empty], 30_000),
+            route("down", vec![dead], 30_000),
+            route("nowhere", vec![], 30_000),
         ]);
-        let mut limits = Limits::default();
-        adjust(&mut limits);
+        for name in setup.policies.keys() {
+            if !functions.contains_key(name) {
+                let (name, route) = route(name, vec![serves.clone()], 30_000);
+                functions.insert(name, route);
+            }
+        }
+        let sandbox = Arc::new(SandboxRoute {
+            team: TeamId::from_u128(1),
+            agent: serves,
+            traffic: Arc::new(setup.traffic.clone()),
+            traffic_token: Some(Arc::from(TRAFFIC_TOKEN)),
+            timeout: Duration::from_secs(30),
+        });
+        let routes = Arc::new(TestRoutes { functions, sandbox });
         let any = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let tls = TlsSource::LocalCa { dir: dir.path().join("tls") };
-        let domain = DOMAIN.to_owned();
-        let config = EdgeListenConfig { http: any, https: any, quic: any, domain, tls, limits };
-        let routes = Arc::new(TestRoutes { functions, agent: serves });
-        let bound = Edge::bind(config, routes, api()).await.unwrap();
+        let config = EdgeListenConfig {
+            http: any,
+            https: any,
+            quic: any,
+            domain: DOMAIN.to_owned(),
+            workers: setup.workers,
+            trust: setup.trust,
+            limits: setup.limits,
+        };
+        let source = TlsSource::LocalCa { dir: dir.path().join("tls") };
+        let certs = Certs::open(TlsConfig::new(DOMAIN, source)).unwrap();
+        let telemetry = TelemetryConfig { workers: setup.workers, ..TelemetryConfig::default() };
+        let (telemetry, _background) = Telemetry::start(telemetry).unwrap();
+        let parts = Parts {
+            routes,
+            api: api(),
+            telemetry: Arc::clone(&telemetry),
+            challenges: Some(Arc::new(certs.http01())),
+            certs: Some(certs),
+            authenticator: Authenticator::new(JwksConfig::default()),
+            quic_secrets: QuicSecrets::derive(&[7; 32]).unwrap(),
+            inherited: None,
+        };
+        let bound = Edge::bind(config, parts).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         let ca = CertificateDer::from_pem_file(dir.path().join("tls/ca.pem")).unwrap();
         roots.add(ca).unwrap();
         let cancel = CancellationToken::new();
         let (http, https, quic) =
             (bound.http_addr().unwrap(), bound.https_addr().unwrap(), bound.quic_addr().unwrap());
-        let run = tokio::spawn(bound.run(cancel.clone(), Duration::from_secs(2)));
-        let (run, _empty, _dir) = (Some(run), empty, dir);
-        Self { http, https, quic, agent, roots, cancel, run, _empty, _dir }
+        let serving = bound.run(cancel.clone(), Duration::from_secs(2));
+        let run = Some(tokio::spawn(async move { serving.await.unwrap() }));
+        let (_empty, _dir) = (empty, dir);
+        Self { http, https, quic, agent, roots, cancel, telemetry, run, _empty, _dir }
     }
 
     /// Tells the edge to stop and waits until it has.
@@ -127,6 +215,25 @@ impl Stack {
         self.cancel.cancel();
         let run = self.run.take().expect("drained once");
         tokio::time::timeout(Duration::from_secs(15), run).await.expect("drain is bounded").unwrap()
+    }
+}
+
+fn function_route(
+    name: &'static str,
+    agents: Vec<AgentEndpoint>,
+    timeout: Duration,
+    policy: InvocationPolicy,
+) -> FunctionRoute {
+    let function = FunctionId::from_u128(7);
+    FunctionRoute {
+        function,
+        name: Arc::from(name),
+        team: TeamId::from_u128(1),
+        policy: Arc::new(policy),
+        signing_secret: Some(Arc::from(SIGNING_SECRET)),
+        current: VersionRoute { version: 1, pool: function, timeout },
+        tags: Vec::new(),
+        agents: Arc::from(agents),
     }
 }
 

@@ -1,0 +1,203 @@
+//! Attempts at agents: one after the other until one takes the request, and no request byte twice.
+
+use std::{sync::Arc, time::Duration};
+
+use edge_http1::server::RecvError;
+use edge_policy::{Decision, HostPermit, Permit};
+use http::{HeaderValue, Response, StatusCode, header};
+use tokio::time::Instant;
+
+use super::{Call, Worker};
+use crate::{
+    body::{AnswerBody, BodyError, BodyHandle},
+    error::EdgeError,
+    head::Tunnel,
+    headers::{self, inward, outward},
+    pace::Pace,
+    routes::{AgentEndpoint, FunctionRoute},
+    upstream::{Answered, Attempt, SendError},
+};
+
+/// A request for a guest, prepared once for all attempts.
+pub(super) struct Outbound {
+    pub(super) body: BodyHandle,
+    pub(super) deadline: Instant,
+    pub(super) timeout: Duration,
+    pub(super) h2c: bool,
+    pub(super) permit: Option<Permit>,
+    pub(super) response_bytes_max: u64,
+}
+
+/// What a request holds until its answer has ended.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) permit: Option<Permit>,
+    pub(crate) host: Option<HostPermit>,
+}
+
+impl Worker {
+    /// Tries one agent after the other until one has a sandbox. A second attempt is made only if no
+    /// byte of the request can have been seen, and within the function's retry budget.
+    pub(super) async fn invoke(
+        &self,
+        call: &mut Call<'_>,
+        mut outbound: Outbound,
+        route: &Arc<FunctionRoute>,
+    ) -> Result<Response<AnswerBody>, EdgeError> {
+        let guards = &self.gateway.guards;
+        let mut refusal = EdgeError::NoAgent;
+        guards.retries.deposit(route.function, now());
+        for (tried, agent) in route.agents.iter().enumerate() {
+            let max = route.policy.host_concurrency_max;
+            let Some(host) = guards.admission.try_host(route.function, agent.address, max) else {
+                refusal = no_capacity(route);
+                continue;
+            };
+            let decision = guards.breakers.ask(agent.address, now());
+            if let Decision::Wait { retry_after } = decision {
+                refusal = EdgeError::CircuitOpen { retry_after };
+                continue;
+            }
+            let hold_body = tried + 1 < route.agents.len();
+            let attempt = self.attempt(call, &outbound, agent, hold_body).await;
+            self.report(agent, decision, &attempt);
+            match attempt {
+                Ok(answered) if is_pool_empty(&answered) => {
+                    refusal = no_capacity(route);
+                }
+                Ok(answered) => {
+                    let held = Held { permit: outbound.permit.take(), host: Some(host) };
+                    return Ok(self.answer(call, outbound, answered, held));
+                }
+                Err(error @ SendError::Connect { .. }) => {
+                    if !matches!(refusal, EdgeError::NoCapacity { .. }) {
+                        refusal = failed(error, &outbound);
+                    }
+                    if !guards.retries.withdraw(route.function, now()) {
+                        break;
+                    }
+                }
+                Err(error) => return Err(failed(error, &outbound)),
+            }
+            call.record.retries = call.record.retries.saturating_add(1);
+            match outbound.body.take_back() {
+                Some(body) => outbound.body = body,
+                None => break, // the client's bytes are gone: no other agent can have them
+            }
+        }
+        Err(refusal)
+    }
+
+    /// One attempt at one agent.
+    pub(super) async fn attempt(
+        &self,
+        call: &mut Call<'_>,
+        outbound: &Outbound,
+        agent: &AgentEndpoint,
+        hold_body: bool,
+    ) -> Result<Answered, SendError> {
+        let hold_body = hold_body && !outbound.body.is_empty();
+        let fields = &mut call.parts.headers;
+        inward::authorize(fields, &agent.token);
+        if hold_body {
+            // The agent asks for the body once it has leased a sandbox.
+            fields.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+        } else {
+            fields.remove(header::EXPECT);
+        }
+        let limits = &self.gateway.limits;
+        let pace = match call.tunnel {
+            Tunnel::No => Pace::body(limits.body_idle_timeout)
+                .with_min_rate(limits.min_body_bytes_per_second),
+            Tunnel::Upgrade | Tunnel::Connect => Pace::tunnel(limits.tunnel_idle_timeout),
+        };
+        call.record.set_upstream(agent.address);
+        let attempt = Attempt {
+            agent: agent.address,
+            parts: &call.parts,
+            body: &outbound.body,
+            deadline: outbound.deadline,
+            hold_body,
+            h2c: outbound.h2c,
+            pace: &pace,
+        };
+        let (interim, mut sent) = (call.interim.clone(), 0_u32);
+        let answered = self
+            .upstream
+            .send(attempt, &mut |answer| {
+                let mut answer = answer;
+                outward::prepare(answer.headers_mut());
+                sent += 1;
+                interim.send(answer);
+            })
+            .await;
+        call.record.interims = call.record.interims.saturating_add(sent);
+        answered
+    }
+
+    /// Tells the breaker how an agent did. What a guest does wrong is not the agent's fault.
+    fn report(
+        &self,
+        agent: &AgentEndpoint,
+        decision: Decision,
+        attempt: &Result<Answered, SendError>,
+    ) {
+        let (breakers, now) = (&self.gateway.guards.breakers, now());
+        match attempt {
+            Ok(_) if decision == Decision::Go => {}
+            Ok(_) => breakers.succeeded(agent.address, decision, now),
+            Err(SendError::Connect { .. } | SendError::Reset { .. }) => {
+                breakers.failed(agent.address, decision, now);
+            }
+            Err(SendError::Deadline { .. } | SendError::Body(_)) => {
+                breakers.abandoned(agent.address, decision, now);
+            }
+        }
+    }
+}
+
+/// The time as the limits count it; pausable in tests.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+fn no_capacity(route: &FunctionRoute) -> EdgeError {
+    EdgeError::NoCapacity { name: route.name.to_string() }
+}
+
+fn is_pool_empty(answered: &Answered) -> bool {
+    answered.parts.status == StatusCode::SERVICE_UNAVAILABLE
+        && answered.parts.headers.get(headers::ERROR).is_some_and(|code| code == "pool_empty")
+}
+
+/// What a failed attempt is for the client.
+pub(super) fn failed(error: SendError, outbound: &Outbound) -> EdgeError {
+    match error {
+        SendError::Connect { agent, source } => EdgeError::AgentUnavailable { agent, source },
+        SendError::Reset { source, .. } => EdgeError::UpstreamReset { source },
+        SendError::Body(source) => match outbound.body.went_over() {
+            Some(limit_bytes) => EdgeError::PayloadTooLarge { limit_bytes },
+            None if is_too_slow(&*source) => EdgeError::RequestTimeout,
+            None => EdgeError::Malformed { reason: "the body broke off or breaks a rule" },
+        },
+        SendError::Deadline { .. } => {
+            EdgeError::DeadlineExceeded { step: "the answer", after: outbound.timeout }
+        }
+    }
+}
+
+/// Whether a body broke off because the edge's patience ended.
+fn is_too_slow(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<BodyError>() || error.is::<RecvError>() && too_slow(error) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn too_slow(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(error.downcast_ref::<RecvError>(), Some(RecvError::TooSlow))
+}
