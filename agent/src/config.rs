@@ -10,7 +10,7 @@ pool_config::settings! {
     pub struct AgentConfig in "agent" {
         /// Where the RPC server listens (Connect over HTTP/2).
         rpc_listen: SocketAddr = "127.0.0.1:7401",
-        /// Where the proxy listener listens (HTTP/1.1).
+        /// Where the proxy listener listens (HTTP/1.1, and HTTP/2 without TLS).
         proxy_listen: SocketAddr = "127.0.0.1:7402",
         /// The QEMU binary.
         qemu: PathBuf = "/usr/bin/qemu-system-x86_64",
@@ -54,6 +54,10 @@ pool_config::settings! {
         lease_wait_ms: u64 = "15000",
         /// Longest from a request to the first byte of its response, milliseconds.
         response_wait_ms: u64 = "60000",
+        /// Longest a request waits for its paused sandbox to be resumed, milliseconds.
+        resume_wait_ms: u64 = "30000",
+        /// Idle connections kept into all guests.
+        guest_idle_max: u32 = "1024",
         /// Unused network slots are taken apart after this, milliseconds.
         slot_idle_ttl_ms: u64 = "5000",
         /// The /16 that slots' host-side addresses come from; empty: 10.64.0.0 to 10.127.0.0 by installation.

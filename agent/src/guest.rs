@@ -8,17 +8,19 @@
 //! # Invariants
 //!
 //! - A guest is handed out only after `/init` was acknowledged: no acknowledgement, no guest.
-//! - Every connection to a guest is made for this generation and is never used after it.
+//! - Every connection to a guest is made for this generation and is never used after it: those that
+//!   are kept belong to the guest, and break with it.
 
 use std::{
     fmt, io,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use agent_slot::{Dialer, Slot};
 use agent_vmm::{Exit, Machine, MachineRecord, VmmError};
 use envd_api::{EnvdClient, EnvdError, Init};
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use pool_model::{Generation, Port, SandboxId};
 use rand::TryRngCore;
@@ -30,6 +32,7 @@ use crate::{
     host::Host,
     journal::{Backing, Purpose, Record},
     launch::{Launched, Origin, Steps, launch},
+    proxy::Links,
 };
 
 /// Longest for a guest's daemon to answer after a boot. TCG takes 4 to 8 s when the host is quiet.
@@ -44,6 +47,17 @@ const ENVD_RETRY: Duration = Duration::from_millis(20);
 const QUIESCE_MAX: Duration = Duration::from_secs(30);
 /// Bytes of entropy that each restored guest is given.
 const ENTROPY_BYTES: usize = 64;
+
+/// Why a guest is no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Its machine ended by itself.
+    Crashed,
+    /// It was stopped: killed, or its time was over.
+    Stopped,
+    /// It was saved, and lives on in its image.
+    Paused,
+}
 
 /// A running machine in its slot.
 pub struct Guest {
@@ -62,6 +76,8 @@ pub struct Guest {
     host: Arc<Host>,
     machine: Box<dyn Machine>,
     dialer: Dialer,
+    links: Links,
+    ending: OnceLock<Ending>,
     /// Taken by whoever stops it.
     parts: Mutex<Option<Parts>>,
 }
@@ -125,6 +141,8 @@ impl Guest {
             of_pool: matches!(record.purpose, Purpose::Warm(_)),
             host: Arc::clone(host),
             dialer: slot.dialer(),
+            links: Links::default(),
+            ending: OnceLock::new(),
             machine,
             parts: Mutex::new(Some(Parts { slot, _share: share })),
         }
@@ -244,8 +262,34 @@ impl Guest {
         self.machine.exited().await
     }
 
+    /// Connections kept into it.
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// How it ended, if it did.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        self.ending.get().copied()
+    }
+
+    /// Resolves when the machine is gone; says how it went.
+    pub async fn ended(&self) -> Ending {
+        self.machine.exited().await;
+        // Whoever stops it says so before.
+        *self.ending.get_or_init(|| Ending::Crashed)
+    }
+
+    /// Breaks its connections for good. The first ending that is told counts.
+    pub(crate) fn end(&self, ending: Ending) {
+        let _ = self.ending.set(ending);
+        self.links.cut();
+    }
+
     /// Kills the machine and gives its place back. Does nothing the second time.
     pub async fn stop(&self) {
+        let crashed = self.machine.exited().now_or_never().is_some();
+        self.end(if crashed { Ending::Crashed } else { Ending::Stopped });
         let Some(parts) = self.parts.lock().await.take() else { return };
         let pid = self.machine.record().pid;
         if let Err(error) = self.machine.kill().await {

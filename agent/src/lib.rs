@@ -21,6 +21,7 @@ pub mod blanks;
 pub mod capacity;
 pub mod config;
 pub mod error;
+mod flight;
 pub mod guest;
 pub mod host;
 pub mod journal;

@@ -20,6 +20,7 @@ mod upkeep;
 pub(crate) use create::random_id;
 pub use create::{CreateSandbox, Source};
 pub(crate) use destroy::remove_dir;
+pub(crate) use resume::Asleep;
 pub(crate) use upkeep::{Verified, damaged};
 
 use crate::error::AgentError;

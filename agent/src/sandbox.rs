@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! - Lifecycle operations take turns through [`Sandbox::turn`]; requests don't.
-//! - Requests see the guest from its acknowledged init until an operation takes it away.
+//! - Requests see the guest from its acknowledged init until an operation takes it away, and
+//!   connections into it are kept for as long and no longer.
 //! - The record in memory is never ahead of the one on disk.
 
 use std::{
@@ -18,6 +19,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::{
     background::Background,
     error::AgentError,
+    flight::Flight,
     guest::Guest,
     host::blocking,
     journal::{self, Durability, Record},
@@ -36,6 +38,8 @@ pub struct Sandbox {
     pub background: Background,
     reaper: Reaper,
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// The resume that requests wait for.
+    pub(crate) waking: Flight<Result<(), Arc<AgentError>>>,
 }
 
 /// The right to change a sandbox. Held for a whole lifecycle operation.
@@ -55,6 +59,7 @@ impl Sandbox {
             background: Background::default(),
             reaper,
             turn: Arc::default(),
+            waking: Flight::default(),
         }
     }
 
@@ -81,9 +86,17 @@ impl Sandbox {
         self.serving.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Lets requests through to this guest, or to none.
+    /// Lets requests through to this guest, or to none. What was kept open into the one before is
+    /// closed when this returns.
     pub fn set_serving(&self, guest: Option<Arc<Guest>>) {
-        *self.serving.lock().unwrap_or_else(PoisonError::into_inner) = guest;
+        let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = serving.take() {
+            before.links().drain();
+        }
+        if let Some(guest) = &guest {
+            guest.links().admit();
+        }
+        *serving = guest;
     }
 
     /// Replaces the record, on disk first.

@@ -1,4 +1,4 @@
-//! Header contract of the agent's proxy listener (HTTP/1.1).
+//! Header contract of the agent's proxy listener (HTTP/1.1, or HTTP/2 with prior knowledge).
 //!
 //! The edge sends the client's request as it came, original `Host` included, with the request
 //! headers below. The agent strips them before the guest sees the request, and the edge refuses
@@ -16,6 +16,10 @@ pub const TOKEN: &str = "x-wrenn-token";
 pub const TARGET: &str = "x-wrenn-target";
 /// Request: the id under which edge, agent and guest log this request.
 pub const REQUEST_ID: &str = "x-wrenn-request-id";
+/// Request: the protocol to speak with the guest; [`H2C`], or HTTP/1.1 where it is absent.
+pub const PROTOCOL: &str = "x-wrenn-protocol";
+/// Value of [`PROTOCOL`]: HTTP/2 without TLS, by prior knowledge (RFC 9113, 3.3).
+pub const H2C: &str = "h2c";
 /// Response: the sandbox that answered.
 pub const SANDBOX: &str = "x-wrenn-sandbox";
 /// Response to a function's request: `never`, or `sequential; request=2; max=10`: which request of

@@ -8,7 +8,7 @@ use pool_model::{SandboxId, SandboxState};
 use crate::{
     agent::Agent,
     error::{AgentError, chain},
-    guest::Guest,
+    guest::{Ending, Guest},
     host::blocking,
     sandbox::Sandbox,
 };
@@ -60,6 +60,8 @@ impl Agent {
 
     /// A machine ended by itself: its sandbox cannot come back, so nothing of it is kept.
     pub(crate) async fn guest_died(&self, guest: &Arc<Guest>, exit: Exit) {
+        // Its requests are told before its turn comes. Whoever stopped it on purpose was faster.
+        guest.end(Ending::Crashed);
         let Ok(sandbox) = self.sandbox(guest.sandbox) else { return };
         let _turn = sandbox.turn().await;
         let same = sandbox.serving().is_some_and(|serving| Arc::ptr_eq(&serving, guest));

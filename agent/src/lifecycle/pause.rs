@@ -20,7 +20,7 @@ use pool_store::{Draft, NewManifest, PageMap, Snapshot, SnapshotStore};
 use crate::{
     agent::Agent,
     error::{AgentError, chain},
-    guest::Guest,
+    guest::{Ending, Guest},
     host::blocking,
     journal::{self, Backing, Durability, Record},
     memory,
@@ -202,6 +202,7 @@ impl Agent {
             self.undo_pause(sandbox, Arc::clone(guest), record).await;
             return Err(error);
         }
+        guest.end(Ending::Paused);
         guest.stop().await;
         self.drop_old_image(sandbox.id, old, image).await;
         tracing::info!(sandbox.id = %sandbox.id, "sandbox paused");

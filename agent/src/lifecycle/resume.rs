@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use pool_model::{Prefetch, SandboxId, SandboxState};
+use tokio::time::timeout;
 
 use crate::{
     agent::Agent,
@@ -21,6 +22,20 @@ use crate::{
     lifecycle::check_timeout,
     sandbox::Sandbox,
 };
+
+/// Why a sandbox does not serve a request.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Asleep {
+    /// It is being created.
+    #[error("the sandbox is being created")]
+    Starting,
+    /// Its resume takes longer than a request waits.
+    #[error("the sandbox is being resumed")]
+    Resuming,
+    /// It cannot.
+    #[error(transparent)]
+    Failed(#[from] Arc<AgentError>),
+}
 
 impl Agent {
     /// Resumes a sandbox with a new lifetime (`timeout_ms`, or the one it was created with when
@@ -50,6 +65,36 @@ impl Agent {
         }
         let sandbox = self.resume(id, 0).await?;
         sandbox.serving().ok_or(AgentError::SandboxGone(id))
+    }
+
+    /// As [`Agent::running`], for a request: many wait for one resume, none for longer than `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`Asleep`]. A resume that takes longer goes on.
+    ///
+    /// # Cancel safety
+    ///
+    /// The resume goes on for those that come later.
+    pub(crate) async fn awake(&self, id: SandboxId, limit: Duration) -> Result<Arc<Guest>, Asleep> {
+        let sandbox = self.sandbox(id).map_err(Arc::new)?;
+        if let Some(guest) = sandbox.serving() {
+            return Ok(guest);
+        }
+        match sandbox.state() {
+            SandboxState::Starting => return Err(Asleep::Starting),
+            SandboxState::Stopping => return Err(Arc::new(AgentError::SandboxGone(id)).into()),
+            _ => {}
+        }
+        let agent = self.clone();
+        let waking = sandbox.waking.join(&self.host.tasks, || {
+            Box::pin(async move { agent.running(id).await.map(drop).map_err(Arc::new) })
+        });
+        match timeout(limit, waking).await {
+            // It may have been paused again at once.
+            Ok(result) => result.map(|()| sandbox.serving())?.ok_or(Asleep::Resuming),
+            Err(_) => Err(Asleep::Resuming),
+        }
     }
 
     async fn resume_here(&self, sandbox: &Arc<Sandbox>, timeout_ms: u64) -> Result<(), AgentError> {

@@ -17,6 +17,11 @@ pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(super) trait Held: Send + Sync + 'static {
     /// The response came to its proper end.
     fn finish(self: Box<Self>);
+
+    /// Whether the guest is gone, so that no end of its body can be a proper one.
+    fn is_cut(&self) -> bool {
+        false
+    }
 }
 
 impl Held for () {
@@ -46,6 +51,13 @@ impl Body {
     }
 }
 
+/// Takes our fields out of trailers: neither side may forge them.
+pub(super) fn scrub(frame: &mut Frame<Bytes>) {
+    if let Some(trailers) = frame.trailers_mut() {
+        super::head::strip_ours(trailers);
+    }
+}
+
 fn finish(held: &mut Option<Box<dyn Held>>) {
     if let Some(held) = held.take() {
         held.finish();
@@ -67,7 +79,13 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let mut this = self.project();
-        let frame = ready!(this.inner.as_mut().poll_frame(cx));
+        let mut frame = ready!(this.inner.as_mut().poll_frame(cx));
+        if frame.is_none() && this.held.as_ref().is_some_and(|held| held.is_cut()) {
+            frame = Some(Err("the guest ended before its answer did".into()));
+        }
+        if let Some(Ok(frame)) = &mut frame {
+            scrub(frame);
+        }
         match &frame {
             Some(Ok(_)) if !this.inner.is_end_stream() => {}
             // The guest has nothing more to say, so its slot may be reaped or used again now. A body

@@ -10,10 +10,17 @@ use pool::LeaseError;
 use pool_model::{ErrorCode, SandboxId};
 
 use super::body::Body;
-use crate::error::{AgentError, chain};
+use crate::{
+    error::{AgentError, chain},
+    lifecycle::Asleep,
+};
 
 /// Seconds after which a refused request may find a sandbox.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+const RETRY_AFTER_S: u16 = 1;
+/// Seconds after which one may find a sandbox that boots.
+const RETRY_STARTING_S: u16 = 2;
+/// Seconds after which one may find a sandbox whose resume is slow already.
+const RETRY_RESUMING_S: u16 = 5;
 
 /// Why a request was not answered by its guest.
 #[derive(Debug)]
@@ -48,7 +55,12 @@ impl Failure {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(proxy::ERROR, HeaderValue::from_static(self.code.as_str()));
         if self.code.http_status() == 503 {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            let seconds = match self.code {
+                ErrorCode::SandboxStarting => RETRY_STARTING_S,
+                ErrorCode::SandboxResuming => RETRY_RESUMING_S,
+                _ => RETRY_AFTER_S,
+            };
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some(sandbox) = self.sandbox {
             super::upstream::set_sandbox(headers, sandbox);
@@ -57,13 +69,29 @@ impl Failure {
     }
 }
 
-impl From<AgentError> for Failure {
-    fn from(error: AgentError) -> Self {
+impl From<&AgentError> for Failure {
+    fn from(error: &AgentError) -> Self {
         let code = error.code();
         if code == ErrorCode::Internal {
-            tracing::error!("proxying failed: {}", chain(&error));
+            tracing::error!("proxying failed: {}", chain(error));
         }
         Self::new(code, error.public_message())
+    }
+}
+
+impl From<AgentError> for Failure {
+    fn from(error: AgentError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<Asleep> for Failure {
+    fn from(asleep: Asleep) -> Self {
+        match &asleep {
+            Asleep::Starting => Self::new(ErrorCode::SandboxStarting, asleep),
+            Asleep::Resuming => Self::new(ErrorCode::SandboxResuming, asleep),
+            Asleep::Failed(error) => Self::from(error.as_ref()),
+        }
     }
 }
 

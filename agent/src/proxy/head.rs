@@ -4,7 +4,7 @@ use agent_api::{
     Token,
     proxy::{self, Target},
 };
-use http::{HeaderMap, HeaderName, Request, header};
+use http::{HeaderMap, HeaderName, Method, Request, header};
 use hyper::body::Incoming;
 use pool_model::ErrorCode;
 
@@ -29,6 +29,10 @@ pub(super) struct Ours {
     pub(super) request_id: Option<String>,
     /// The protocol it wants to switch to, e.g. `websocket`.
     pub(super) upgrade: Option<http::HeaderValue>,
+    /// The guest speaks HTTP/2 without TLS.
+    pub(super) h2c: bool,
+    /// Trailers are welcome in the answer.
+    pub(super) trailers: bool,
     /// What the guest will see.
     pub(super) request: Request<Incoming>,
 }
@@ -44,10 +48,24 @@ impl Ours {
         }
         let target = text(proxy::TARGET).unwrap_or_default().parse::<Target>();
         let target = target.map_err(|bad| Failure::new(ErrorCode::InvalidArgument, bad))?;
+        if request.method() == Method::CONNECT {
+            let message = "CONNECT is not passed on to guests";
+            return Err(Failure::new(ErrorCode::NotImplemented, message));
+        }
+        let h2c = match text(proxy::PROTOCOL) {
+            None => false,
+            Some(proxy::H2C) => true,
+            Some(other) => {
+                let message = format!("{}: `{other}` is not `{}`", proxy::PROTOCOL, proxy::H2C);
+                return Err(Failure::new(ErrorCode::InvalidArgument, message));
+            }
+        };
+        let trailers = text("te").is_some_and(asks_for_trailers);
         let request_id = text(proxy::REQUEST_ID).map(str::to_owned);
-        let upgrade = headers.get(header::UPGRADE).filter(|_| wants_upgrade(headers)).cloned();
+        let upgrade =
+            headers.get(header::UPGRADE).filter(|_| !h2c && wants_upgrade(headers)).cloned();
         strip(request.headers_mut());
-        Ok(Self { target, request_id, upgrade, request })
+        Ok(Self { target, request_id, upgrade, h2c, trailers, request })
     }
 }
 
@@ -59,11 +77,21 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
+    strip_ours(headers);
+}
+
+/// Removes headers of ours.
+pub(super) fn strip_ours(headers: &mut HeaderMap) {
     let ours: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with(proxy::PREFIX)).cloned().collect();
     for name in ours {
         headers.remove(name);
     }
+}
+
+/// The one word of `TE` that crosses a proxy (RFC 9110, 10.1.4).
+fn asks_for_trailers(te: &str) -> bool {
+    te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
 fn wants_upgrade(headers: &HeaderMap) -> bool {
