@@ -42,10 +42,12 @@ impl Chunked {
     pub(crate) fn decode(&mut self, buf: &mut BytesMut) -> Result<Decoded, BodyFault> {
         loop {
             match self.step {
-                Step::Size => match take_line(buf, LINE_MAX_BYTES, "a chunk-size line is too long")? {
-                    None => return Ok(Decoded::More),
-                    Some(line) => self.step = self.size(&line)?,
-                },
+                Step::Size => {
+                    match take_line(buf, LINE_MAX_BYTES, "a chunk-size line is too long")? {
+                        None => return Ok(Decoded::More),
+                        Some(line) => self.step = self.size(&line)?,
+                    }
+                }
                 Step::Data(left) => {
                     if buf.is_empty() {
                         return Ok(Decoded::More);
@@ -80,7 +82,9 @@ impl Chunked {
         // chunk-ext = *( BWS ";" BWS name [ "=" value ] ); nothing else may follow the size.
         let blank = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
         if !rest.is_empty() && rest.get(blank) != Some(&b';') {
-            return Err(BodyFault::Malformed("a chunk size is followed by something else than `;`"));
+            return Err(BodyFault::Malformed(
+                "a chunk size is followed by something else than `;`",
+            ));
         }
         if rest.iter().any(|byte| *byte == b'\r' || (*byte < b' ' && *byte != b'\t')) {
             return Err(BodyFault::Malformed("a chunk extension has control characters"));

@@ -7,7 +7,7 @@ use http::{
 };
 use memchr::memchr_iter;
 
-use crate::decode::Decoder;
+use crate::{decode::Decoder, framing};
 
 /// Header fields that are looked at; more are refused whatever the configuration says.
 pub(crate) const FIELDS_MAX: usize = 256;
@@ -95,7 +95,7 @@ pub(crate) fn parse_request(block: Bytes, fields_max: usize) -> Result<RequestHe
     let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
     let (mut parts, ()) = http::Request::new(()).into_parts();
     (parts.method, parts.uri, parts.version, parts.headers) = (method, uri, version, headers);
-    let body = request_body(&parts)?;
+    let body = framing::request_body(&parts)?;
     check_host(&parts)?;
     let expects_continue = version == Version::HTTP_11
         && body.exact() != Some(0)
@@ -137,31 +137,6 @@ pub(crate) fn parse_response(block: Bytes) -> Result<ResponseHead, HeadFault> {
     Ok(ResponseHead { parts, keep_alive })
 }
 
-/// How an answer's body ends (RFC 9112 6.3). `None`: it has none.
-pub(crate) fn response_body(
-    parts: &response::Parts,
-    request: &Method,
-) -> Result<Option<Decoder>, HeadFault> {
-    let status = parts.status;
-    if request == Method::HEAD
-        || status.is_informational()
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-    {
-        return Ok(None);
-    }
-    match (coding(&parts.headers)?, length(&parts.headers)?) {
-        (Some(()), _) if parts.version == Version::HTTP_10 => {
-            Err(HeadFault::Malformed("HTTP/1.0 has no Transfer-Encoding"))
-        }
-        (Some(()), Some(_)) => {
-            Err(HeadFault::Malformed("both Content-Length and Transfer-Encoding are given"))
-        }
-        (Some(()), None) => Ok(Some(Decoder::chunked())),
-        (None, Some(length)) => Ok(Some(Decoder::Length(length))),
-        (None, None) => Ok(Some(Decoder::Close)),
-    }
-}
-
 /// Whether a request line is a method, a target and a version, whatever each of them is worth.
 fn has_three_words(block: &[u8]) -> bool {
     let line = block.split(|byte| *byte == b'\r').next().unwrap_or_default();
@@ -173,7 +148,9 @@ fn fault_of(error: httparse::Error) -> HeadFault {
         httparse::Error::TooManyHeaders => HeadFault::TooLarge,
         httparse::Error::Version => HeadFault::Version,
         httparse::Error::HeaderName => HeadFault::Malformed("a field name is not a token"),
-        httparse::Error::HeaderValue => HeadFault::Malformed("a field value has control characters"),
+        httparse::Error::HeaderValue => {
+            HeadFault::Malformed("a field value has control characters")
+        }
         httparse::Error::NewLine => HeadFault::Malformed("a line does not end with CRLF"),
         httparse::Error::Token => HeadFault::Malformed("the request line is not in order"),
         httparse::Error::Status => HeadFault::Malformed("the status line is not in order"),
@@ -190,49 +167,6 @@ fn fields_of(block: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap
         map.append(name, value);
     }
     Ok(map)
-}
-
-/// RFC 9112 6.1 and 6.3: both framings, doubled ones and unknown codings are refused.
-fn request_body(parts: &request::Parts) -> Result<Decoder, HeadFault> {
-    match (coding(&parts.headers)?, length(&parts.headers)?) {
-        (Some(()), _) if parts.version == Version::HTTP_10 => {
-            Err(HeadFault::Malformed("HTTP/1.0 has no Transfer-Encoding"))
-        }
-        (Some(()), Some(_)) => {
-            Err(HeadFault::Malformed("both Content-Length and Transfer-Encoding are given"))
-        }
-        (Some(()), None) => Ok(Decoder::chunked()),
-        (None, length) => Ok(Decoder::Length(length.unwrap_or(0))),
-    }
-}
-
-fn coding(headers: &HeaderMap) -> Result<Option<()>, HeadFault> {
-    let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(HeadFault::Malformed("there is more than one Transfer-Encoding"));
-    }
-    if is(value, "chunked") {
-        return Ok(Some(()));
-    }
-    let last = value.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
-    if last.trim_ascii().eq_ignore_ascii_case(b"chunked") {
-        return Err(HeadFault::Coding);
-    }
-    Err(HeadFault::Malformed("the last Transfer-Encoding is not `chunked`"))
-}
-
-fn length(headers: &HeaderMap) -> Result<Option<u64>, HeadFault> {
-    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(HeadFault::Malformed("there is more than one Content-Length"));
-    }
-    let digits = value.as_bytes();
-    let number = (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
-        .then(|| value.to_str().ok()?.parse().ok())
-        .flatten();
-    number.map(Some).ok_or(HeadFault::Malformed("Content-Length is not a number"))
 }
 
 /// RFC 9112 3.2: one Host, and HTTP/1.1 cannot do without.
@@ -341,16 +275,37 @@ mod tests {
             ("9110 5.5 bare CR", "GET / HTTP/1.1\r\nHost: h\r\nX: a\rb\r\n\r\n"),
             ("6.1 TE and 1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
             ("6.1 gzip last", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n"),
-            ("6.1 unknown coding", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: x, chunked\r\n\r\n"),
-            ("6.1 two TEs", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"),
-            ("6.1 vertical tab", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \x0bchunked\r\n\r\n"),
-            ("6.3 CL.TE", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
-            ("6.3 TE.CL", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n"),
-            ("6.3 two CLs", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n"),
+            (
+                "6.1 unknown coding",
+                "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: x, chunked\r\n\r\n",
+            ),
+            (
+                "6.1 two TEs",
+                "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+            (
+                "6.1 vertical tab",
+                "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \x0bchunked\r\n\r\n",
+            ),
+            (
+                "6.3 CL.TE",
+                "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+            (
+                "6.3 TE.CL",
+                "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+            ),
+            (
+                "6.3 two CLs",
+                "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+            ),
             ("6.3 CL list", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5, 5\r\n\r\n"),
             ("6.3 +5", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +5\r\n\r\n"),
             ("6.3 -1", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n"),
-            ("6.3 too large", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 18446744073709551616\r\n\r\n"),
+            (
+                "6.3 too large",
+                "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 18446744073709551616\r\n\r\n",
+            ),
             ("2.3 version", "GET / HTTP/2.0\r\nHost: h\r\n\r\n"),
         ] {
             assert!(request(text).is_err(), "{section}");
@@ -374,7 +329,8 @@ mod tests {
     #[test]
     fn answers_say_how_they_end() {
         let answer = |text: &str| parse_response(Bytes::from(text.to_owned())).unwrap().parts;
-        let body = |text: &str, method: &Method| response_body(&answer(text), method).unwrap();
+        let body =
+            |text: &str, method: &Method| framing::response_body(&answer(text), method).unwrap();
         let get = &Method::GET;
         assert!(matches!(body("HTTP/1.1 200 OK\r\n\r\n", get), Some(Decoder::Close)));
         let sized = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n";

@@ -36,7 +36,11 @@ impl Reader {
     }
 
     /// Reads more behind what is there. 0: the peer sends no more.
-    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, large: bool) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        large: bool,
+    ) -> Poll<io::Result<usize>> {
         if self.eof {
             return Poll::Ready(Ok(0));
         }

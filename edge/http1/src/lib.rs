@@ -27,6 +27,7 @@ mod chunk;
 pub mod client;
 mod decode;
 mod encode;
+mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
 mod head;

@@ -70,7 +70,8 @@ mod tests {
         let start = Instant::now();
         let mut deadline = Deadline::default();
         deadline.set(Duration::from_secs(1));
-        let early = tokio::time::timeout(Duration::from_millis(10), poll_fn(|cx| deadline.poll(cx)));
+        let early =
+            tokio::time::timeout(Duration::from_millis(10), poll_fn(|cx| deadline.poll(cx)));
         assert!(early.await.is_err());
         deadline.set(Duration::from_secs(5));
         poll_fn(|cx| deadline.poll(cx)).await;

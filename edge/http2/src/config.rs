@@ -81,6 +81,10 @@ pub struct Counters {
     pub control: AtomicU64,
     /// Too many DATA frames with next to nothing in them.
     pub tiny_data: AtomicU64,
+    /// Heads that are much larger than allowed once they are decoded.
+    pub head_bytes: AtomicU64,
+    /// Requests that broke a rule of RFC 9113 8, and connections that began without settings.
+    pub malformed: AtomicU64,
     /// Clients that took no bytes of an answer.
     pub write_stalled: AtomicU64,
 }

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BoxError, Config, Counters, Protocol, RecvBody,
+    BoxError, Config, Counters, Protocol, RecvBody, check,
     keep_alive::{KeepAlive, Verdict},
     meter::{Excess, Meter, Metered},
     stream::Answering,
@@ -153,12 +153,11 @@ impl<I: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection<I> {
                     self.inner.graceful_shutdown();
                 }
                 Event::Stream(stream) => {
-                    requests += 1;
-                    self.open(*stream, &service);
+                    requests += u64::from(self.open(*stream, &service));
                 }
                 Event::Excess(excess) => {
                     excess.count(&self.counters);
-                    self.send_away().await;
+                    self.send_away(excess.code()).await;
                     return Err(ServeError::Excess(excess.reason()));
                 }
                 Event::Silence(Verdict::Dead) => return Err(ServeError::Dead),
@@ -171,7 +170,13 @@ impl<I: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection<I> {
                 }
                 Event::Closed(None) => return Ok(Ended { requests }),
                 Event::Closed(Some(error)) if is_gone(&error) => return Ok(Ended { requests }),
-                Event::Closed(Some(error)) => return Err(error.into()),
+                Event::Closed(Some(error)) => {
+                    let Some(excess) = self.meter.excess_of(&error) else {
+                        return Err(error.into());
+                    };
+                    excess.count(&self.counters);
+                    return Err(ServeError::Excess(excess.reason()));
+                }
             }
         }
     }
@@ -192,16 +197,25 @@ impl<I: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection<I> {
         self.keep_alive.poll(cx, &self.meter, busy).map(Event::Silence)
     }
 
+    /// Gives a request to the service. False: it is malformed.
     fn open<S, F, B>(
         &mut self,
-        (request, respond): (Request<h2::RecvStream>, server::SendResponse<Bytes>),
+        (request, mut respond): (Request<h2::RecvStream>, server::SendResponse<Bytes>),
         service: &S,
-    ) where
+    ) -> bool
+    where
         S: Fn(Request<RecvBody>) -> F,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let (mut parts, stream) = request.into_parts();
+        let extended = parts.extensions.get::<h2::ext::Protocol>().is_some();
+        if let Some(fault) = check::fault(&parts, extended) {
+            tracing::debug!(fault, "a request is malformed");
+            Counters::count(&self.counters.malformed);
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+            return false;
+        }
         let answering = Answering::new(respond, &parts.method);
         parts.extensions.insert(answering.interim());
         if let Some(protocol) = parts.extensions.remove::<h2::ext::Protocol>() {
@@ -211,12 +225,13 @@ impl<I: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection<I> {
         let serving = service(Request::from_parts(parts, body));
         let (config, counters) = (Arc::clone(&self.config), Arc::clone(&self.counters));
         self.streams.spawn(async move { answering.run(serving, &config, &counters).await });
+        true
     }
 
     /// RFC 9113 10.5: a client may be treated as one that means harm.
-    async fn send_away(&mut self) {
+    async fn send_away(&mut self, why: Reason) {
         self.streams.abort_all();
-        self.inner.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        self.inner.abrupt_shutdown(why);
         let closing = poll_fn(|cx| self.inner.poll_closed(cx));
         let _ = timeout(FAREWELL, closing).await; // it may not read what we say
     }

@@ -37,7 +37,12 @@ impl KeepAlive {
     }
 
     /// Ready when the connection has to be given up. `busy`: streams are open.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, meter: &Meter, busy: bool) -> Poll<Verdict> {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        meter: &Meter,
+        busy: bool,
+    ) -> Poll<Verdict> {
         if busy {
             self.idle_since = Instant::now();
         }
@@ -53,7 +58,8 @@ impl KeepAlive {
                 return Poll::Ready(Verdict::Idle);
             }
             let silent = now.duration_since(meter.last_read());
-            if silent >= self.idle_timeout {
+            // Without a stream it is not asked, so silence says nothing.
+            if busy && silent >= self.idle_timeout {
                 return Poll::Ready(Verdict::Dead);
             }
             if silent >= self.idle_timeout / 2

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use h2::Reason;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
@@ -30,34 +31,49 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// Which bound a client went over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Excess {
+    /// No excess but a lack: the first frame is no SETTINGS (RFC 9113 3.4).
+    NoSettings,
     Resets,
     Continuations,
     Settings,
     Pings,
     Control,
     TinyData,
+    HeadBytes,
 }
 
 impl Excess {
     pub(crate) fn count(self, counters: &Counters) {
         Counters::count(match self {
+            Self::NoSettings => &counters.malformed,
             Self::Resets => &counters.resets,
             Self::Continuations => &counters.continuations,
             Self::Settings => &counters.settings,
             Self::Pings => &counters.pings,
             Self::Control => &counters.control,
             Self::TinyData => &counters.tiny_data,
+            Self::HeadBytes => &counters.head_bytes,
         });
+    }
+
+    /// What the client is told.
+    pub(crate) const fn code(self) -> Reason {
+        match self {
+            Self::NoSettings => Reason::PROTOCOL_ERROR,
+            _ => Reason::ENHANCE_YOUR_CALM,
+        }
     }
 
     pub(crate) const fn reason(self) -> &'static str {
         match self {
+            Self::NoSettings => "the connection does not begin with SETTINGS",
             Self::Resets => "too many streams were reset",
             Self::Continuations => "a head has too many CONTINUATION frames",
             Self::Settings => "too many SETTINGS frames",
             Self::Pings => "too many PING frames",
             Self::Control => "too many control frames",
             Self::TinyData => "too many DATA frames with next to nothing in them",
+            Self::HeadBytes => "a head is far too large",
         }
     }
 }
@@ -82,6 +98,7 @@ struct State {
     counts: Counts,
     continuations: u32,
     excess: Option<Excess>,
+    began: bool,
     last_read: Instant,
 }
 
@@ -103,6 +120,7 @@ impl Meter {
             counts: Counts::default(),
             continuations: 0,
             excess: None,
+            began: false,
             last_read: now,
         };
         Arc::new(Self { config, state: Mutex::new(state) })
@@ -115,6 +133,23 @@ impl Meter {
     /// What the client went over, if it did.
     pub(crate) fn excess(&self) -> Option<Excess> {
         self.lock().excess
+    }
+
+    /// What the `h2` crate saw before we did, if that is why it sent the client away. It does not say
+    /// what it was: that is told from what came most of.
+    pub(crate) fn excess_of(&self, error: &h2::Error) -> Option<Excess> {
+        if !error.is_library() || error.reason() != Some(Reason::ENHANCE_YOUR_CALM) {
+            return None;
+        }
+        let state = self.lock();
+        let Counts { resets, tiny, .. } = state.counts;
+        let seen = [
+            (resets, Excess::Resets),
+            (tiny, Excess::TinyData),
+            (state.continuations, Excess::Continuations),
+        ];
+        let most = seen.into_iter().max_by_key(|(count, _)| *count);
+        Some(most.filter(|(count, _)| *count > 0).map_or(Excess::HeadBytes, |(_, of)| of))
     }
 
     /// When something came last.
@@ -178,17 +213,18 @@ impl State {
                 self.continuations += 1;
                 (self.continuations > config.max_continuations).then_some(Excess::Continuations)
             }
-            RST_STREAM => over(&mut counts.resets, config.max_resets_per_second)
-                .then_some(Excess::Resets),
+            RST_STREAM => {
+                over(&mut counts.resets, config.max_resets_per_second).then_some(Excess::Resets)
+            }
             SETTINGS => over(&mut counts.settings, control).then_some(Excess::Settings),
             PING => over(&mut counts.pings, control).then_some(Excess::Pings),
-            WINDOW_UPDATE => {
-                over(&mut counts.window_updates, config.max_window_updates_per_second)
-                    .then_some(Excess::Control)
-            }
+            WINDOW_UPDATE => over(&mut counts.window_updates, config.max_window_updates_per_second)
+                .then_some(Excess::Control),
             _ => over(&mut counts.control, control).then_some(Excess::Control),
         };
-        self.excess = self.excess.or(excess);
+        let lack = (!self.began && kind != SETTINGS).then_some(Excess::NoSettings);
+        self.began = true;
+        self.excess = self.excess.or(lack).or(excess);
     }
 }
 
@@ -274,6 +310,7 @@ mod tests {
         };
         let meter = Meter::new(Arc::new(config));
         let mut bytes = vec![0; PREFACE_BYTES];
+        bytes.extend(frame(4, 0));
         for _ in 0..count {
             bytes.extend(frame(kind, payload));
         }
@@ -295,8 +332,10 @@ mod tests {
             (0xbe, 1000, Excess::Control),
         ] {
             for step in [1, 7, 4096] {
-                assert_eq!(after(10, kind, payload, step), None, "{kind} {step}");
-                assert_eq!(after(11, kind, payload, step), Some(excess), "{kind} {step}");
+                let begin = u32::from(kind == 4); // a connection has its first SETTINGS anyway
+                assert_eq!(after(10 - begin, kind, payload, step), None, "{kind} {step}");
+                let over = after(11 - begin, kind, payload, step);
+                assert_eq!(over, Some(excess), "{kind} {step}");
             }
         }
         assert_eq!(after(1000, 0, 1000, 100), None, "data that brings something");

@@ -15,7 +15,7 @@ use http::{Method, Response, StatusCode, header};
 use http_body::Body;
 use tokio::time::timeout;
 
-use crate::{BoxError, Config, Counters};
+use crate::{BoxError, Config, Counters, check};
 
 /// The protocol of an extended CONNECT (RFC 8441 4).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,11 +48,12 @@ impl Interim {
     /// # Errors
     ///
     /// [`InterimError`].
-    pub fn send(&self, answer: Response<()>) -> Result<(), InterimError> {
+    pub fn send(&self, mut answer: Response<()>) -> Result<(), InterimError> {
         let status = answer.status();
         if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(InterimError);
         }
+        check::strip(answer.headers_mut());
         let mut respond = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let respond = respond.as_mut().ok_or(InterimError)?;
         respond.send_informational(answer).map_err(|_| InterimError)
@@ -117,11 +118,9 @@ impl Answering {
         let Some(mut respond) = respond else { return };
         let (mut parts, body) = response.into_parts();
         let status = parts.status;
-        for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
-            parts.headers.remove(name);
-        }
-        let bodyless = self.is_head
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        check::strip(&mut parts.headers);
+        let bodyless =
+            self.is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let tunnel = self.is_connect && status.is_success();
         if let Some(exact) = body.size_hint().exact()
             && !bodyless
@@ -189,7 +188,8 @@ where
             match frame.into_data() {
                 Ok(data) => self.data = data,
                 Err(frame) => {
-                    let Ok(trailers) = frame.into_trailers() else { continue };
+                    let Ok(mut trailers) = frame.into_trailers() else { continue };
+                    check::strip(&mut trailers);
                     return stream.send_trailers(trailers).map_err(|_| Fault::Reset);
                 }
             }
@@ -227,7 +227,10 @@ where
     }
 }
 
-fn poll_capacity(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
+fn poll_capacity(
+    stream: &mut SendStream<Bytes>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<usize, Fault>> {
     loop {
         match ready!(stream.poll_capacity(cx)) {
             Some(Ok(0)) => {}

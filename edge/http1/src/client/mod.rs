@@ -186,7 +186,7 @@ impl Connection {
         let decoder = if tunnel {
             Some(crate::decode::Decoder::Close)
         } else {
-            head::response_body(&parts, &request.method)?
+            crate::framing::response_body(&parts, &request.method)?
         };
         let Self { reader, writer, .. } = self;
         let uploading = match upload {
@@ -201,7 +201,9 @@ impl Connection {
             Some(upload) if !upload.is_done() && request.headers.contains_key(header::UPGRADE) => {
                 Uploading::Done(Some(writer))
             }
-            Some(upload) if !upload.is_done() || !writer.buf.is_empty() => Uploading::spawn(upload, writer),
+            Some(upload) if !upload.is_done() || !writer.buf.is_empty() => {
+                Uploading::spawn(upload, writer)
+            }
             _ => Uploading::Done(Some(writer)),
         };
         let answer = Answer::new(reader, uploading, decoder, keep_alive && !tunnel);

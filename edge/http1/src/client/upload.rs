@@ -88,11 +88,7 @@ where
         }
     }
 
-    fn take(
-        &mut self,
-        frame: http_body::Frame<Bytes>,
-        writer: &mut Writer,
-    ) -> Result<(), Fault> {
+    fn take(&mut self, frame: http_body::Frame<Bytes>, writer: &mut Writer) -> Result<(), Fault> {
         let data = match frame.into_data() {
             Ok(data) => data,
             Err(frame) => match frame.into_trailers() {

@@ -144,9 +144,7 @@ impl Active {
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(self.fail(error.into())))),
                 Poll::Pending => {
                     return match self.wait.poll(cx) {
-                        Poll::Ready(()) => {
-                            Poll::Ready(Some(Err(self.fail(RecvError::TooSlow))))
-                        }
+                        Poll::Ready(()) => Poll::Ready(Some(Err(self.fail(RecvError::TooSlow)))),
                         Poll::Pending => Poll::Pending,
                     };
                 }

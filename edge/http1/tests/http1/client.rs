@@ -79,16 +79,36 @@ async fn every_framing_of_an_answer_is_read_to_its_end() {
     for (method, answer, content, kept) in [
         (Method::GET, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", "hello", true),
         (Method::GET, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", "", true),
-        (Method::GET, "HTTP/1.1 200\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "hello", true),
-        (Method::GET, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nto the end", "to the end", false),
+        (
+            Method::GET,
+            "HTTP/1.1 200\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            "hello",
+            true,
+        ),
+        (
+            Method::GET,
+            "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nto the end",
+            "to the end",
+            false,
+        ),
         (Method::GET, "HTTP/1.1 200 OK\r\n\r\nto the end", "to the end", false),
         (Method::GET, "HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nhi", "hi", false),
-        (Method::GET, "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nhi", "hi", true),
+        (
+            Method::GET,
+            "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nhi",
+            "hi",
+            true,
+        ),
         (Method::HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", "", true),
         (Method::HEAD, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "", true),
         (Method::GET, "HTTP/1.1 204 No Content\r\n\r\n", "", true),
         (Method::GET, "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n", "", true),
-        (Method::GET, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi", "hi", false),
+        (
+            Method::GET,
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi",
+            "hi",
+            false,
+        ),
     ] {
         let (connection, script) = server(move |mut raw| async move {
             let head = raw.head().await;
@@ -112,8 +132,10 @@ async fn trailers_go_both_ways() {
     let (connection, script) = server(|mut raw| async move {
         let head = raw.head().await;
         let body = raw.exactly(29).await;
-        raw.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-b: 2\r\n\r\n")
-            .await;
+        raw.send(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-b: 2\r\n\r\n",
+        )
+        .await;
         (head, String::from_utf8(body).unwrap(), raw)
     })
     .await;

@@ -4,9 +4,9 @@
 
 use bytes::Bytes;
 use edge_http1::server::ServeError;
-use tokio::io::AsyncWriteExt as _;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::support::{Server, TestBody, channel, data, empty, full, ok, report, through};
 
@@ -208,10 +208,8 @@ async fn head_204_and_304_have_no_body_and_the_connection_goes_on() {
 
 #[tokio::test]
 async fn an_answer_may_begin_before_the_request_has_ended() {
-    let server = Server::start(|request| {
-        Box::pin(async move { ok(through(request.into_body())) })
-    })
-    .await;
+    let server =
+        Server::start(|request| Box::pin(async move { ok(through(request.into_body())) })).await;
     let mut client = server.connect().await;
     client.send(CHUNKED).await;
     let head = client.head().await;
@@ -229,7 +227,8 @@ async fn an_answer_may_begin_before_the_request_has_ended() {
 async fn what_is_left_of_a_small_body_is_skipped_and_a_large_one_ends_the_connection() {
     let server = Server::start(|_| Box::pin(async { ok(empty()) })).await;
     let mut client = server.connect().await;
-    let post = |bytes: usize| format!("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {bytes}\r\n\r\n");
+    let post =
+        |bytes: usize| format!("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {bytes}\r\n\r\n");
     for _ in 0..3 {
         client.send(post(30_000)).await;
         client.send(vec![b'x'; 30_000]).await;

@@ -21,7 +21,9 @@ use crate::{
     support::{PATIENCE, Server, TestBody, channel, data, empty, full, ok, through},
 };
 
-async fn hypers(server: &Server) -> (hyper::client::conn::http1::SendRequest<TestBody>, JoinSet<()>) {
+async fn hypers(
+    server: &Server,
+) -> (hyper::client::conn::http1::SendRequest<TestBody>, JoinSet<()>) {
     let stream = TcpStream::connect(server.address).await.unwrap();
     let io = TokioIo::new(stream);
     let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
@@ -48,7 +50,10 @@ async fn hypers_client_understands_our_server() {
     for _ in 0..3 {
         let plain = request(Method::GET, empty());
         let response = client.send_request(plain).await.unwrap();
-        assert_eq!((response.status(), &response.headers()["x-mine"]), (StatusCode::OK, &"1".parse().unwrap()));
+        assert_eq!(
+            (response.status(), &response.headers()["x-mine"]),
+            (StatusCode::OK, &"1".parse().unwrap())
+        );
         assert_eq!(response.collect().await.unwrap().to_bytes(), "plain");
         client.ready().await.unwrap();
     }

@@ -86,10 +86,8 @@ async fn a_body_that_drips_is_given_up_and_a_steady_one_is_not() {
 #[tokio::test]
 async fn a_client_that_takes_no_bytes_is_given_up() {
     let config = Config { write_timeout: SOON, ..Config::default() };
-    let mut server = Server::with(config, |_| {
-        Box::pin(async { ok(full(vec![b'x'; 64 << 20])) })
-    })
-    .await;
+    let mut server =
+        Server::with(config, |_| Box::pin(async { ok(full(vec![b'x'; 64 << 20])) })).await;
     let mut client = server.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
     assert!(matches!(server.ended().await, Err(ServeError::Stalled)));

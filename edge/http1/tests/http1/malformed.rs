@@ -120,8 +120,12 @@ async fn framings_that_two_parsers_could_read_differently_are_refused() {
 
 #[tokio::test]
 async fn heads_beyond_a_limit_are_refused_with_its_status() {
-    let config =
-        Config { max_head_bytes: 4096, max_target_bytes: 1024, max_headers: 20, ..Config::default() };
+    let config = Config {
+        max_head_bytes: 4096,
+        max_target_bytes: 1024,
+        max_headers: 20,
+        ..Config::default()
+    };
     let mut server = Server::with(config, report).await;
     let target = format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(1500));
     expect(&mut server, "long target", target.as_bytes(), 414).await;

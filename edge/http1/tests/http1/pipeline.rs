@@ -16,8 +16,7 @@ async fn pipelined_requests_are_answered_in_order() {
     let mut requests = String::new();
     for number in 0..50 {
         requests += &format!("GET /{number} HTTP/1.1\r\nhost: h\r\n\r\n");
-        requests +=
-            &format!("POST /{number} HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\nbody");
+        requests += &format!("POST /{number} HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\nbody");
         requests += "PUT /c HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n";
         requests += "2\r\nab\r\n0\r\n\r\n";
     }

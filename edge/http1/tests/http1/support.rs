@@ -102,14 +102,8 @@ impl Server {
         let (counters, drain) = (Arc::new(Counters::default()), CancellationToken::new());
         let (end, ended) = mpsc::channel(64);
         let mut tasks = JoinSet::new();
-        let accepting = accept(
-            listener,
-            Arc::new(config),
-            Arc::clone(&counters),
-            drain.clone(),
-            service,
-            end,
-        );
+        let accepting =
+            accept(listener, Arc::new(config), Arc::clone(&counters), drain.clone(), service, end);
         tasks.spawn(accepting);
         Self { address, counters, drain, ended, _tasks: tasks }
     }

@@ -6,8 +6,9 @@ use edge_http2::Config;
 
 use crate::{
     raw::{
-        CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PROTOCOL, REFUSED, RST_STREAM,
-        Raw, STREAM_CLOSED, Told, WINDOW_UPDATE, case, frame, get, head, post, told, try_all,
+        CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PROTOCOL, REFUSED,
+        RST_STREAM, Raw, STREAM_CLOSED, Told, WINDOW_UPDATE, case, frame, get, head, post, told,
+        try_all,
     },
     support::{Server, report},
 };
@@ -21,21 +22,68 @@ async fn frames_fit_the_state_of_their_stream() {
     // Never answers, so that half-closed streams stay so.
     let server = Server::start(|_| Box::pin(std::future::pending())).await;
     let trailers = |flags| frame(HEADERS, flags, 1, &crate::raw::fields(&[("x-sum", "1")]));
-    try_all(&server, vec![
-        case("5.1 idle: DATA", frame(DATA, END_STREAM, 1, b"x"), Told::Connection(PROTOCOL)),
-        case("5.1 idle: RST_STREAM", reset(1), Told::Connection(PROTOCOL)),
-        case("5.1 idle: WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]), Told::Connection(PROTOCOL)),
-        case("5.1 idle: CONTINUATION", frame(CONTINUATION, END_HEADERS, 1, b""), Told::Connection(PROTOCOL)),
-        case("5.1 half-closed: DATA", [get(1), frame(DATA, END_STREAM, 1, b"x")].concat(), Told::Stream(1, STREAM_CLOSED)),
-        case("5.1 half-closed: HEADERS", [get(1), get(1)].concat(), Told::Stream(1, STREAM_CLOSED)),
-        case("5.1 half-closed: CONTINUATION", [get(1), frame(CONTINUATION, END_HEADERS, 1, b"")].concat(), Told::Connection(PROTOCOL)),
-        case("5.1 half-closed: WINDOW_UPDATE", [get(1), frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])].concat(), Told::Nothing),
-        case("5.1 half-closed: RST_STREAM", [get(1), reset(1)].concat(), Told::Nothing),
-        case("5.1 reset: DATA", [post(1), reset(1), frame(DATA, END_STREAM, 1, b"x")].concat(), Told::Stream(1, STREAM_CLOSED)),
-        case("5.1 reset: HEADERS", [post(1), reset(1), trailers(END_HEADERS | END_STREAM)].concat(), Told::Stream(1, STREAM_CLOSED)),
-        case("5.1 reset: CONTINUATION", [post(1), reset(1), frame(CONTINUATION, END_HEADERS, 1, b"")].concat(), Told::Connection(PROTOCOL)),
-        case("5.1 open: trailers without END_STREAM", [post(1), trailers(END_HEADERS)].concat(), Told::Stream(1, PROTOCOL)),
-    ]).await;
+    try_all(
+        &server,
+        vec![
+            case("5.1 idle: DATA", frame(DATA, END_STREAM, 1, b"x"), Told::Connection(PROTOCOL)),
+            case("5.1 idle: RST_STREAM", reset(1), Told::Connection(PROTOCOL)),
+            case(
+                "5.1 idle: WINDOW_UPDATE",
+                frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]),
+                Told::Connection(PROTOCOL),
+            ),
+            case(
+                "5.1 idle: CONTINUATION",
+                frame(CONTINUATION, END_HEADERS, 1, b""),
+                Told::Connection(PROTOCOL),
+            ),
+            case(
+                "5.1 half-closed: DATA",
+                [get(1), frame(DATA, END_STREAM, 1, b"x")].concat(),
+                Told::Stream(1, STREAM_CLOSED),
+            )
+            .but(Told::Connection(PROTOCOL)),
+            case(
+                "5.1 half-closed: HEADERS",
+                [get(1), get(1)].concat(),
+                Told::Stream(1, STREAM_CLOSED),
+            )
+            .but(Told::Connection(PROTOCOL)),
+            case(
+                "5.1 half-closed: CONTINUATION",
+                [get(1), frame(CONTINUATION, END_HEADERS, 1, b"")].concat(),
+                Told::Connection(PROTOCOL),
+            ),
+            case(
+                "5.1 half-closed: WINDOW_UPDATE",
+                [get(1), frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])].concat(),
+                Told::Nothing,
+            ),
+            case("5.1 half-closed: RST_STREAM", [get(1), reset(1)].concat(), Told::Nothing),
+            case(
+                "5.1 reset: DATA",
+                [post(1), reset(1), frame(DATA, END_STREAM, 1, b"x")].concat(),
+                Told::Stream(1, STREAM_CLOSED),
+            ),
+            case(
+                "5.1 reset: HEADERS",
+                [post(1), reset(1), trailers(END_HEADERS | END_STREAM)].concat(),
+                Told::Stream(1, STREAM_CLOSED),
+            )
+            .but(Told::Connection(PROTOCOL)),
+            case(
+                "5.1 reset: CONTINUATION",
+                [post(1), reset(1), frame(CONTINUATION, END_HEADERS, 1, b"")].concat(),
+                Told::Connection(PROTOCOL),
+            ),
+            case(
+                "5.1 open: trailers without END_STREAM",
+                [post(1), trailers(END_HEADERS)].concat(),
+                Told::Stream(1, PROTOCOL),
+            ),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -61,12 +109,16 @@ async fn frames_of_a_stream_that_has_ended_are_errors() {
 #[tokio::test]
 async fn streams_are_numbered_as_5_1_1_says() {
     let server = Server::start(report).await;
-    try_all(&server, vec![
-        case("5.1.1 an even number", get(2), Told::Connection(PROTOCOL)),
-        case("5.1.1 a smaller number", [get(5), get(3)].concat(), Told::Connection(PROTOCOL)),
-        case("5.1.1 numbers may be left out", get(101), Told::Answer(101)),
-        case("5.1.1 the largest number", get(0x7fff_ffff), Told::Answer(0x7fff_ffff)),
-    ]).await;
+    try_all(
+        &server,
+        vec![
+            case("5.1.1 an even number", get(2), Told::Connection(PROTOCOL)),
+            case("5.1.1 a smaller number", [get(5), get(3)].concat(), Told::Connection(PROTOCOL)),
+            case("5.1.1 numbers may be left out", get(101), Told::Answer(101)),
+            case("5.1.1 the largest number", get(0x7fff_ffff), Told::Answer(0x7fff_ffff)),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -100,9 +152,17 @@ async fn errors_end_what_they_concern_and_no_more() {
 async fn what_is_unknown_is_passed_over_as_5_5_says() {
     let server = Server::start(report).await;
     let inside = [frame(HEADERS, END_STREAM, 1, &head("GET", &[])), frame(0x16, 0, 0, b"12345678")];
-    try_all(&server, vec![
-        case("5.5 an unknown frame", frame(0x16, 0, 0, b"12345678"), Told::Nothing),
-        case("5.5 an unknown frame on a new stream", frame(0x16, 0, 9, b"12345678"), Told::Nothing),
-        case("5.5 an unknown frame inside a head", inside.concat(), Told::Connection(PROTOCOL)),
-    ]).await;
+    try_all(
+        &server,
+        vec![
+            case("5.5 an unknown frame", frame(0x16, 0, 0, b"12345678"), Told::Nothing),
+            case(
+                "5.5 an unknown frame on a new stream",
+                frame(0x16, 0, 9, b"12345678"),
+                Told::Nothing,
+            ),
+            case("5.5 an unknown frame inside a head", inside.concat(), Told::Connection(PROTOCOL)),
+        ],
+    )
+    .await;
 }

@@ -10,9 +10,7 @@ use http_body::Frame;
 use http_body_util::BodyExt as _;
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::support::{
-    Server, channel, data, empty, full, ok, report, request, soon, through,
-};
+use crate::support::{Server, channel, data, empty, full, ok, report, request, soon, through};
 
 #[tokio::test]
 async fn requests_of_every_kind_are_answered() {
@@ -55,7 +53,7 @@ async fn fields_of_a_connection_do_not_end_an_answer() {
 
 #[tokio::test]
 async fn interim_answers_come_first() {
-    let mut server = Server::start(|request| {
+    let server = Server::start(|request| {
         Box::pin(async move {
             let interim = request.extensions().get::<Interim>().unwrap().clone();
             let hints = Response::builder().status(103).header("link", "a");
@@ -75,16 +73,27 @@ async fn interim_answers_come_first() {
         })
     })
     .await;
-    let mut client = server.client().await;
-    let (seen, mut shown) = mpsc::channel(4);
-    let mut asked = request("GET", "/", empty());
-    hyper::ext::on_informational(&mut asked, move |interim| {
-        let link = interim.headers().get("link").cloned();
-        seen.try_send((interim.status().as_u16(), link)).unwrap();
-    });
-    let response = soon(client.send_request(asked)).await.unwrap();
-    assert_eq!(shown.recv().await.unwrap(), (103, Some("a".parse().unwrap())));
-    assert_eq!(soon(response.collect()).await.unwrap().to_bytes(), "xy");
+    // hyper's client does not show them for HTTP/2, so this is the `h2` crate's.
+    let (client, connection) = h2::client::handshake(server.connect().await).await.unwrap();
+    let client: h2::client::SendRequest<bytes::Bytes> = client;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { drop(connection.await) });
+    let mut client = soon(client.ready()).await.unwrap();
+    let asked = http::Request::get("http://host.test/").body(()).unwrap();
+    let (mut answer, _) = client.send_request(asked, true).unwrap();
+    let interim = soon(std::future::poll_fn(|cx| answer.poll_informational(cx))).await;
+    let interim = interim.unwrap().unwrap();
+    assert_eq!(
+        (interim.status().as_u16(), &interim.headers()["link"]),
+        (103, &"a".parse().unwrap())
+    );
+    assert!(!interim.headers().contains_key("connection"));
+    let mut body = soon(answer).await.unwrap().into_body();
+    let mut all = Vec::new();
+    while let Some(piece) = soon(body.data()).await {
+        all.extend_from_slice(&piece.unwrap());
+    }
+    assert_eq!(all, b"xy");
 }
 
 #[tokio::test]
@@ -149,7 +158,8 @@ async fn a_body_that_nobody_reads_holds_no_more_than_its_window() {
     let unread = soon(held.recv()).await.unwrap();
     let mut sent = 0;
     while let Ok(Ok(())) =
-        tokio::time::timeout(Duration::from_millis(300), sender.send(data(vec![0; 64 * 1024]))).await
+        tokio::time::timeout(Duration::from_millis(300), sender.send(data(vec![0; 64 * 1024])))
+            .await
     {
         sent += 64 * 1024;
         assert!(sent < 16 << 20, "{sent}");

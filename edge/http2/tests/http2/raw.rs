@@ -211,10 +211,10 @@ pub(crate) async fn told(raw: &mut Raw, bytes: &[u8]) -> Told {
             HEADERS => told = Told::Answer(got.stream),
             PING if got.payload == b"and now?" => {
                 // An answer may come a moment later than the PING's.
-                if told == Told::Nothing
+                while told == Told::Nothing
                     && let Ok(Some(got)) = timeout(LATER, raw.next()).await
                 {
-                    return match got.kind {
+                    told = match got.kind {
                         HEADERS => Told::Answer(got.stream),
                         RST_STREAM => Told::Stream(got.stream, got.code()),
                         GOAWAY => Told::Connection(got.code()),

@@ -1,0 +1,73 @@
+//! How is a body's end known from its head, and which heads say it in two ways (RFC 9112 6)?
+
+use http::{HeaderMap, Method, StatusCode, Version, header, request, response};
+
+use crate::{decode::Decoder, head::HeadFault};
+
+/// How an answer's body ends (RFC 9112 6.3). `None`: it has none.
+pub(crate) fn response_body(
+    parts: &response::Parts,
+    request: &Method,
+) -> Result<Option<Decoder>, HeadFault> {
+    let status = parts.status;
+    if request == Method::HEAD
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    {
+        return Ok(None);
+    }
+    match (coding(&parts.headers)?, length(&parts.headers)?) {
+        (Some(()), _) if parts.version == Version::HTTP_10 => {
+            Err(HeadFault::Malformed("HTTP/1.0 has no Transfer-Encoding"))
+        }
+        (Some(()), Some(_)) => {
+            Err(HeadFault::Malformed("both Content-Length and Transfer-Encoding are given"))
+        }
+        (Some(()), None) => Ok(Some(Decoder::chunked())),
+        (None, Some(length)) => Ok(Some(Decoder::Length(length))),
+        (None, None) => Ok(Some(Decoder::Close)),
+    }
+}
+
+/// RFC 9112 6.1 and 6.3: both framings, doubled ones and unknown codings are refused.
+pub(crate) fn request_body(parts: &request::Parts) -> Result<Decoder, HeadFault> {
+    match (coding(&parts.headers)?, length(&parts.headers)?) {
+        (Some(()), _) if parts.version == Version::HTTP_10 => {
+            Err(HeadFault::Malformed("HTTP/1.0 has no Transfer-Encoding"))
+        }
+        (Some(()), Some(_)) => {
+            Err(HeadFault::Malformed("both Content-Length and Transfer-Encoding are given"))
+        }
+        (Some(()), None) => Ok(Decoder::chunked()),
+        (None, length) => Ok(Decoder::Length(length.unwrap_or(0))),
+    }
+}
+
+fn coding(headers: &HeaderMap) -> Result<Option<()>, HeadFault> {
+    let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(HeadFault::Malformed("there is more than one Transfer-Encoding"));
+    }
+    if value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Ok(Some(()));
+    }
+    let last = value.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
+    if last.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+        return Err(HeadFault::Coding);
+    }
+    Err(HeadFault::Malformed("the last Transfer-Encoding is not `chunked`"))
+}
+
+fn length(headers: &HeaderMap) -> Result<Option<u64>, HeadFault> {
+    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(HeadFault::Malformed("there is more than one Content-Length"));
+    }
+    let digits = value.as_bytes();
+    let number = (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
+        .then(|| value.to_str().ok()?.parse().ok())
+        .flatten();
+    number.map(Some).ok_or(HeadFault::Malformed("Content-Length is not a number"))
+}
