@@ -55,6 +55,7 @@ CREATE TABLE invocations (
     expires_at_ms      BIGINT
 );
 CREATE INDEX invocations_due ON invocations (state, next_attempt_at_ms, id);
+CREATE INDEX invocations_leased ON invocations (lease_until_ms) WHERE state = 'running';
 CREATE INDEX invocations_by_function ON invocations (function_id, state, id);
 CREATE INDEX invocations_expiring ON invocations (expires_at_ms) WHERE expires_at_ms IS NOT NULL;
 CREATE INDEX invocations_posting ON invocations (webhook_next_at_ms) WHERE webhook_state = 'due';

@@ -49,9 +49,8 @@ pub fn add_gauges(telemetry: &Arc<Telemetry>, running: &Running) {
 
 /// Serves `/healthz`, `/metrics`, `/certificates`, `/requests` and `/requests/{id}`.
 pub async fn serve(listener: TcpListener, state: State, cancel: CancellationToken) {
-    let served = axum::serve(listener, router(state))
-        .with_graceful_shutdown(cancel.cancelled_owned())
-        .await;
+    let served =
+        axum::serve(listener, router(state)).with_graceful_shutdown(cancel.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!("the admin listener ended: {error}");
     }

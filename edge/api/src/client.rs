@@ -4,6 +4,7 @@ mod capsules;
 mod connect;
 mod error;
 mod functions;
+mod jobs;
 mod lines;
 mod pools;
 mod stream;

@@ -17,6 +17,7 @@ mod domain;
 mod error;
 mod exec;
 mod function;
+mod jobs;
 mod name;
 mod pool;
 mod pool_stats;
@@ -30,6 +31,9 @@ pub use domain::{AddDomain, Domain, TxtRecord};
 pub use error::ErrorBody;
 pub use exec::{BadChunk, Chunk, Encoding, ExecEvent, ExecRequest};
 pub use function::{DeployConfig, Function};
+pub use jobs::{
+    CronStatus, INVOCATIONS_DEFAULT, INVOCATIONS_MAX, Invocation, InvocationResult, WebhookStatus,
+};
 pub use name::{BadFunctionName, FunctionName};
 pub use pool::{
     Drained, POOL_EVENTS_INTERVAL_MS, POOL_EVENTS_INTERVAL_MS_MAX, POOL_EVENTS_INTERVAL_MS_MIN,

@@ -2,6 +2,7 @@
 
 mod dev;
 mod function;
+mod job;
 mod pool;
 mod sandbox;
 
@@ -15,6 +16,7 @@ pub(crate) use dev::{DevCommand, DevDir, StackArgs, UpArgs};
 pub(crate) use function::{
     DomainCommand, InvocationCommand, PromoteArgs, SignArgs, SplitArgs, TagCommand,
 };
+pub(crate) use job::{CronCommand, JobCommand, JobState};
 pub(crate) use pool::PoolCommand;
 pub(crate) use sandbox::{CreateArgs, ExecArgs, SandboxCommand};
 
@@ -89,6 +91,16 @@ pub(crate) enum Command {
     Invocation {
         #[command(subcommand)]
         command: InvocationCommand,
+    },
+    /// List, look up, retry and remove asynchronous invocations
+    Job {
+        #[command(subcommand)]
+        command: JobCommand,
+    },
+    /// List a function's schedules and their times
+    Cron {
+        #[command(subcommand)]
+        command: CronCommand,
     },
     /// List and remove snapshots
     Snapshot {

@@ -22,6 +22,7 @@ mod exec;
 mod failure;
 mod functions;
 mod invoke;
+mod jobs;
 mod manifest;
 mod output;
 mod pack;
@@ -85,6 +86,8 @@ async fn run(cli: Cli, out: &Out) -> Result<ExitCode, Failure> {
         Command::Domain { command } => reach::domain(&connection, command, out).await,
         Command::Sign(args) => reach::sign(&connection, args, out).await,
         Command::Invocation { command } => reach::invocation(&connection, command, out).await,
+        Command::Job { command } => jobs::job(&connection, command, out).await,
+        Command::Cron { command } => jobs::cron(&connection, command, out).await,
         Command::Function { command } => functions::function(&connection, command, out).await,
         Command::Snapshot { command } => functions::snapshot(&connection, command, out).await,
         Command::Template { command: args::TemplateCommand::Ls } => {

@@ -6,6 +6,7 @@ mod answer;
 mod events;
 mod functions;
 mod input;
+mod jobs;
 mod requests;
 mod routes;
 

@@ -39,6 +39,7 @@ mod exec;
 mod functions;
 mod http;
 mod invocations;
+mod jobs;
 mod outside;
 mod pool_wire;
 mod pools;

@@ -83,9 +83,9 @@ pub(crate) fn invocation(
     let id = HeaderValue::from_str(&record.id.to_string());
     if let Ok(id) = id {
         // With it a function can tell that it has seen this one before.
-        request.headers_mut().insert(HeaderName::from_static("x-wrenn-invocation"), id);
+        request.headers_mut().insert(HeaderName::from_static("wrenn-invocation"), id);
     }
-    let attempt = HeaderName::from_static("x-wrenn-attempt");
+    let attempt = HeaderName::from_static("wrenn-attempt");
     request.headers_mut().insert(attempt, HeaderValue::from(record.attempts));
     Ok(Invocation {
         function: record.function,
@@ -114,11 +114,8 @@ pub(crate) fn judge(
             Verdict { end: again(record, after, now), answer, error }
         }
         Err(error) => {
-            let end = if error.retryable {
-                again(record, error.retry_after, now)
-            } else {
-                End::Dead
-            };
+            let end =
+                if error.retryable { again(record, error.retry_after, now) } else { End::Dead };
             Verdict { end, answer: None, error: Some(error.reason) }
         }
     }

@@ -37,7 +37,6 @@
 //! the latter in both passes. A minute that was missed by less than [`MAKE_UP`] (the edge was down)
 //! is made up for, once for all of them; older ones are skipped.
 
-mod address;
 mod attempt;
 mod backoff;
 mod clock;
@@ -47,13 +46,10 @@ mod submit;
 mod sweep;
 mod webhook;
 
-pub use address::is_private;
 pub use attempt::{Invocation, Invoke, InvokeError, Outcome};
 pub use clock::{Clock, MAKE_UP, TRIGGER_HEADER};
 pub use runner::{Runner, RunnerConfig};
 pub use schedule::{BadSchedule, Timetable, check_schedule};
-pub use submit::{
-    ANSWER_BYTES_MAX, BODY_BYTES_MAX, HEADERS_BYTES_MAX, Jobs, SubmitError, Target,
-};
+pub use submit::{ANSWER_BYTES_MAX, BODY_BYTES_MAX, HEADERS_BYTES_MAX, Jobs, SubmitError, Target};
 pub use sweep::sweep_forever;
-pub use webhook::{Poster, PosterConfig, SIGNATURE_HEADER, signature};
+pub use webhook::{Poster, PosterConfig, SIGNATURE_HEADER, Secrets, signature};

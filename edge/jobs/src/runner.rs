@@ -36,11 +36,7 @@ pub struct RunnerConfig {
 
 impl Default for RunnerConfig {
     fn default() -> Self {
-        Self {
-            concurrency_max: 32,
-            lease: Duration::from_secs(30),
-            grace: Duration::from_secs(6),
-        }
+        Self { concurrency_max: 32, lease: Duration::from_secs(30), grace: Duration::from_secs(6) }
     }
 }
 

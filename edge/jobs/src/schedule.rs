@@ -75,15 +75,14 @@ impl Timetable {
         }
         let parser =
             CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
-        let bad = |error: CronError| {
-            BadSchedule::Pattern { schedule: cut(schedule), problem: lower(&error.to_string()) }
+        let bad = |error: CronError| BadSchedule::Pattern {
+            schedule: cut(schedule),
+            problem: lower(&error.to_string()),
         };
         let cron = parser.parse(schedule).map_err(bad)?;
         let zone = match zone {
             None => TimeZone::UTC,
-            Some(name) => {
-                TimeZone::get(name).map_err(|_| BadSchedule::Zone { zone: cut(name) })?
-            }
+            Some(name) => TimeZone::get(name).map_err(|_| BadSchedule::Zone { zone: cut(name) })?,
         };
         Ok(Self { cron, zone })
     }
@@ -136,8 +135,12 @@ mod tests {
 
     #[test]
     fn good_schedules_pass_and_bad_ones_are_told_what_is_wrong() {
-        let good = [("* * * * *", None), ("*/5 9-17 * * MON-FRI", Some("Europe/Berlin")),
-            ("0 0 L * *", Some("America/New_York")), ("0 3 29 2 *", Some("UTC"))];
+        let good = [
+            ("* * * * *", None),
+            ("*/5 9-17 * * MON-FRI", Some("Europe/Berlin")),
+            ("0 0 L * *", Some("America/New_York")),
+            ("0 3 29 2 *", Some("UTC")),
+        ];
         for (schedule, zone) in good {
             assert_eq!(check_schedule(schedule, zone), Ok(()), "{schedule}");
         }
@@ -156,6 +159,12 @@ mod tests {
             let problem = check_schedule(schedule, zone).unwrap_err();
             assert!(problem.contains(part), "{schedule}: {problem}");
         }
+    }
+
+    #[test]
+    fn named_zones_need_no_files_of_the_machine() {
+        let bundled = jiff::tz::TimeZoneDatabase::bundled();
+        assert_eq!(bundled.get("Europe/Berlin").unwrap().iana_name(), Some("Europe/Berlin"));
     }
 
     #[test]

@@ -111,7 +111,9 @@ impl Jobs {
         if body.len() > BODY_BYTES_MAX {
             return Err(SubmitError::Body { bytes: body.len() });
         }
-        let headers = pairs(&parts.headers);
+        let mut headers = pairs(&parts.headers);
+        // What the edge says about a request a caller can't.
+        headers.retain(|(name, _)| !name.starts_with("x-wrenn-") && name != "prefer");
         let bytes = weight(&headers);
         if bytes > HEADERS_BYTES_MAX {
             return Err(SubmitError::Headers { bytes });

@@ -201,8 +201,8 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Forgets at most `limit` finished invocations whose time is over; says how many. For the
-    /// sweeper.
+    /// Forgets at most `limit` finished invocations whose time is over and whose result is not still
+    /// to be posted; says how many. For the sweeper.
     ///
     /// # Errors
     ///
@@ -210,7 +210,8 @@ impl Store {
     pub async fn expire_invocations(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
         let done = sqlx::query(
             "DELETE FROM invocations WHERE id IN \
-             (SELECT id FROM invocations WHERE expires_at_ms <= $1 LIMIT $2)",
+             (SELECT id FROM invocations WHERE expires_at_ms <= $1 \
+             AND (webhook_state IS NULL OR webhook_state <> 'due') LIMIT $2)",
         )
         .bind(now.as_millisecond())
         .bind(i64::from(limit))

@@ -15,8 +15,9 @@
 //!
 //! # Limits
 //!
-//! 65,536 records in all are kept; 16,384 records per worker wait to be written; 4096 spans wait to be
-//! exported.
+//! 65,536 records in all are kept, each below 1.5 KiB, what a client chose (host, path, user agent) cut
+//! to 968 bytes; 16,384 records per worker wait to be written; 4096 requests' spans wait to be exported. What
+//! did not fit, was refused by the target or could not be sent in time is counted.
 
 mod access_log;
 mod line;
@@ -31,8 +32,8 @@ mod trace;
 
 pub use access_log::{LogConfig, LogTarget};
 pub use metrics::{
-    ConnectionGuard, Counters, Gauges, HandshakeFailure, Limit, Metrics, Refused, TunnelGuard,
-    UpstreamError,
+    ConnectionGuard, Counters, Gauges, HandshakeFailure, Limit, Limits, Metrics, Refused,
+    TunnelGuard, UpstreamError,
 };
 pub use otlp::{OtlpConfig, OtlpError};
 pub use record::{ErrorSource, Outcome, Protocol, RecordId, RequestRecord, RouteKind};

@@ -50,7 +50,8 @@ pub(crate) fn write(line: &mut String, record: &RequestRecord) {
     fields.text("host", &record.host);
     fields.text("path", &record.path);
     fields.number("status", record.status);
-    fields.text("outcome", if record.outcome == Outcome::Complete { "complete" } else { "aborted" });
+    fields
+        .text("outcome", if record.outcome == Outcome::Complete { "complete" } else { "aborted" });
     fields.text("route", record.route.as_str());
     fields.text("function", record.function.as_deref().unwrap_or_default());
     fields.text("tag", record.tag.as_deref().unwrap_or_default());
@@ -107,6 +108,20 @@ fn escape(line: &mut String, text: &str) {
 mod tests {
     use super::*;
     use crate::record::RecordId;
+
+    #[test]
+    fn characters_that_steer_a_terminal_or_end_a_line_are_escaped() {
+        let hostile = || (0..=0x1f).chain(0x7f..=0x9f).chain([0x2028, 0x2029]);
+        let text: String = hostile().map(|code| char::from_u32(code).unwrap()).collect();
+        let mut line = String::new();
+        escape(&mut line, &text);
+        assert!(line.is_ascii() && !line.bytes().any(|byte| byte.is_ascii_control()), "{line}");
+        assert!(line.starts_with("\"\\u0000") && line.contains("\\u0085\\u0086"), "{line}");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+        line.clear();
+        escape(&mut line, "\u{a0}ä\u{1f600}");
+        assert_eq!(line, "\"\u{a0}ä\u{1f600}\"", "what does no harm stays");
+    }
 
     #[test]
     fn a_line_is_json_whatever_the_client_sent() {

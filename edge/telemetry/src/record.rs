@@ -236,6 +236,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_record_with_all_its_text_stays_below_what_the_crate_promises() {
+        let text = HOST_MAX + PATH_MAX + USER_AGENT_MAX;
+        assert_eq!(text, 968);
+        assert!(size_of::<RequestRecord>() + text < 1536, "{}", size_of::<RequestRecord>());
+    }
+
+    #[test]
     fn text_is_cut_between_characters() {
         assert_eq!(bounded("abc", 3), "abc");
         assert_eq!(bounded("abä", 3), "ab");

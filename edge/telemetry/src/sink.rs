@@ -90,9 +90,7 @@ fn open(target: &LogTarget) -> io::Result<Option<File>> {
         LogTarget::Off => Ok(None),
         // Its own descriptor: what the standard library's buffer took would not be counted right.
         LogTarget::Stdout => Ok(Some(File::from(io::stdout().as_fd().try_clone_to_owned()?))),
-        LogTarget::File(path) => {
-            OpenOptions::new().create(true).append(true).open(path).map(Some)
-        }
+        LogTarget::File(path) => OpenOptions::new().create(true).append(true).open(path).map(Some),
     }
 }
 

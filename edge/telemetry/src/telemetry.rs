@@ -2,10 +2,7 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -15,7 +12,8 @@ use crate::{
     access_log::{LogConfig, LogTarget, Outbox, Reopen, Writer},
     line,
     metrics::{
-        ConnectionGuard, HandshakeFailure, Limit, Metrics, Refused, Shard, TunnelGuard, UpstreamError,
+        ConnectionGuard, HandshakeFailure, Limit, Metrics, Refused, Shard, TunnelGuard,
+        UpstreamError,
     },
     otlp::{Exporter, OtlpConfig, OtlpError, SpanQueue},
     record::{Outcome, Protocol, RequestRecord},
@@ -110,16 +108,15 @@ impl Telemetry {
         let LogConfig { target, sample } = config.log;
         let logs = target != LogTarget::Off;
         let lines = Arc::<LineCounts>::default();
-        let writer =
-            Writer::start(&target, outboxes.clone(), reopen.clone(), Arc::clone(&lines));
+        let writer = Writer::start(&target, outboxes.clone(), reopen.clone(), Arc::clone(&lines));
         let writer = writer.map_err(TelemetryError::Log)?;
         let trace_ratio = config.otlp.as_ref().map_or(0.0, |otlp| otlp.ratio);
         let exporter = config.otlp.map(Exporter::start).transpose()?;
-        let rings: Vec<Arc<Ring>> =
-            (0..workers).map(|_| Arc::new(Ring::new(per_worker))).collect();
+        let rings: Vec<Arc<Ring>> = (0..workers).map(|_| Arc::new(Ring::new(per_worker))).collect();
         let spans = exporter.as_ref().map(Exporter::queue);
         let metrics = Metrics::new(workers);
-        let own = Own { rings: rings.clone(), outboxes: outboxes.clone(), lines, spans: spans.clone() };
+        let own =
+            Own { rings: rings.clone(), outboxes: outboxes.clone(), lines, spans: spans.clone() };
         own.register(&metrics);
         let telemetry = Self { metrics, rings, outboxes, logs, sample, spans, trace_ratio, reopen };
         Ok((Arc::new(telemetry), Background { writer, exporter }))
@@ -211,8 +208,7 @@ impl Telemetry {
     /// The newest records as JSON, newest first.
     #[must_use]
     pub fn recent(&self, team: Option<TeamId>, limit: usize) -> Vec<String> {
-        let mut all: Vec<_> =
-            self.rings.iter().flat_map(|ring| ring.recent(team, limit)).collect();
+        let mut all: Vec<_> = self.rings.iter().flat_map(|ring| ring.recent(team, limit)).collect();
         all.sort_by_key(|record| std::cmp::Reverse(record.at_ns));
         all.truncate(limit);
         all.iter().map(|record| text_of(record)).collect()
@@ -329,9 +325,4 @@ impl WorkerTelemetry {
             || record.outcome == Outcome::Aborted
             || rand::random::<f64>() < sample
     }
-}
-
-/// A counter for those who only count.
-pub(crate) fn bump(counter: &AtomicU64) {
-    counter.fetch_add(1, Relaxed);
 }

@@ -66,8 +66,15 @@ pub struct TraceContext {
     pub span_id: u64,
     /// The caller's span; 0: the trace begins here.
     pub parent: u64,
+    /// The span of the request to the agent: below ours, and what the guest continues.
+    pub upstream_span_id: u64,
     /// Whether it is recorded.
     pub sampled: bool,
+}
+
+/// A span's id, never zero.
+pub(crate) fn new_span_id() -> u64 {
+    rand::random::<u64>() | 1
 }
 
 impl TraceContext {
@@ -79,29 +86,30 @@ impl TraceContext {
             (Some(only), None) => only.to_str().ok().and_then(TraceParent::parse),
             _ => None,
         };
-        let span_id = rand::random::<u64>() | 1;
-        match parent {
-            Some(TraceParent { trace_id, span_id: parent, sampled }) => {
-                Self { trace_id, span_id, parent, sampled }
-            }
-            None => {
-                let trace_id = rand::random::<u128>() | 1;
-                Self { trace_id, span_id, parent: 0, sampled: rand::random::<f64>() < ratio }
-            }
-        }
+        let (trace_id, parent, sampled) = match parent {
+            Some(TraceParent { trace_id, span_id, sampled }) => (trace_id, span_id, sampled),
+            None => (rand::random::<u128>() | 1, 0, rand::random::<f64>() < ratio),
+        };
+        let (span_id, upstream_span_id) = (new_span_id(), new_span_id());
+        Self { trace_id, span_id, parent, upstream_span_id, sampled }
     }
 
-    /// Tells the guest. `tracestate` goes along only with the trace that it belongs to.
+    /// Tells the guest: its spans hang from the upstream span. `tracestate` goes along only with the trace that it belongs to.
     pub fn propagate(&self, headers: &mut HeaderMap) {
         if self.parent == 0 {
             headers.remove(TRACESTATE);
         }
         let mut text = String::with_capacity(55);
-        let flags = u8::from(self.sampled);
-        let _ = write!(text, "00-{:032x}-{:016x}-{flags:02x}", self.trace_id, self.span_id);
+        let (trace, span, flags) = (self.trace_id, self.upstream_span_id, self.flags());
+        let _ = write!(text, "00-{trace:032x}-{span:016x}-{flags:02x}");
         if let Ok(value) = HeaderValue::from_str(&text) {
             headers.insert(TRACEPARENT, value);
         }
+    }
+
+    /// The trace's flags, section 3.2.2.5.
+    pub(crate) const fn flags(&self) -> u8 {
+        if self.sampled { SAMPLED } else { 0 }
     }
 
     pub(crate) fn trace_id_text(&self) -> String {
@@ -145,8 +153,10 @@ mod tests {
         assert!(context.sampled);
         context.propagate(&mut headers);
         let told = TraceParent::parse(headers[TRACEPARENT].to_str().unwrap()).unwrap();
-        assert_eq!((told.trace_id, told.span_id), (context.trace_id, context.span_id));
-        assert_ne!(told.span_id, 0xb7ad_6b71_6920_3331);
+        assert_eq!((told.trace_id, told.span_id), (context.trace_id, context.upstream_span_id));
+        let ours = [context.span_id, context.upstream_span_id, context.parent];
+        assert_eq!(context.parent, 0xb7ad_6b71_6920_3331);
+        assert!(ours[0] != ours[1] && !ours[..2].contains(&context.parent));
         assert_eq!(headers[TRACESTATE], "a=b");
     }
 

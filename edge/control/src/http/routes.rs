@@ -89,6 +89,7 @@ pub(super) fn keyed() -> Vec<Route> {
         route("delete", "/v1/snapshots/{id}", delete(delete_snapshot)),
     ];
     routes.extend(functions::routes());
+    routes.extend(super::jobs::routes());
     routes.extend(super::requests::routes());
     routes
 }

@@ -14,6 +14,7 @@ mod edge;
 mod events;
 mod exec;
 mod invocations;
+mod jobs;
 mod pools;
 mod recovery;
 mod refusals;

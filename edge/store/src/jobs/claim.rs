@@ -6,12 +6,20 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     InvocationBody, InvocationRecord, headers_json,
     record::{COLUMNS, encode, read, read_request},
 };
 use crate::{Store, StoreError, row::Typed};
+
+/// What waits and is due, and whose runner was lost: two halves, each by an index of its own and
+/// limited before they meet, so that a claim costs the same whatever waits.
+const DUE: &str = "SELECT id, next_attempt_at_ms AS at FROM invocations \
+    WHERE state = 'queued' AND next_attempt_at_ms <= $1 ORDER BY next_attempt_at_ms, id LIMIT $3";
+const LOST: &str = "SELECT id, lease_until_ms AS at FROM invocations \
+    WHERE state = 'running' AND lease_until_ms <= $1 ORDER BY lease_until_ms LIMIT $3";
 
 /// An answer to keep.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,12 +49,12 @@ pub enum End {
 
 impl Store {
     /// Claims at most `limit` invocations that are due, the longest due first, each until `now +
-    /// lease`. One whose runner was lost in its last attempt becomes a dead letter. For runners:
-    /// over all teams.
+    /// lease`. One whose runner was lost in its last attempt becomes a dead letter, and so does one
+    /// that cannot be read. For runners: over all teams.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Query`], [`StoreError::Corrupt`]: then the claims expire by themselves.
+    /// [`StoreError::Query`]: then nothing is claimed.
     pub async fn claim_invocations(
         &self,
         now: Timestamp,
@@ -73,9 +81,8 @@ impl Store {
             "UPDATE invocations SET state = 'running', attempts = attempts + 1, \
              claims = claims + 1, lease_until_ms = $2, started_at_ms = $1, updated_at_ms = $1 \
              WHERE (state = 'queued' OR (state = 'running' AND lease_until_ms <= $1)) AND id IN \
-             (SELECT id FROM invocations WHERE (state = 'queued' AND next_attempt_at_ms <= $1) \
-             OR (state = 'running' AND lease_until_ms <= $1) \
-             ORDER BY next_attempt_at_ms, id LIMIT $3) RETURNING {COLUMNS}, headers, body"
+             (SELECT id FROM (SELECT * FROM ({DUE}) AS due UNION ALL SELECT * FROM ({LOST}) AS lost) \
+             AS both ORDER BY at, id LIMIT $3) RETURNING {COLUMNS}, headers, body"
         )))
         .bind(now.as_millisecond())
         .bind(until)
@@ -83,11 +90,14 @@ impl Store {
         .fetch_all(&mut *tx)
         .await
         .map_err(StoreError::query("claim invocations"))?;
+        let mut claimed = Vec::with_capacity(rows.len());
+        for row in &rows {
+            match read(row).and_then(|record| Ok((record, read_request(&Typed(row))?))) {
+                Ok(invocation) => claimed.push(invocation),
+                Err(error) => bury(&mut tx, row, &error, now).await?,
+            }
+        }
         tx.commit().await.map_err(StoreError::query("commit"))?;
-        let mut claimed = rows
-            .iter()
-            .map(|row| Ok((read(row)?, read_request(&Typed(row))?)))
-            .collect::<Result<Vec<_>, StoreError>>()?;
         claimed.sort_by_key(|(record, _)| (record.next_attempt_at, record.id));
         Ok(claimed)
     }
@@ -133,8 +143,8 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Ends an attempt with the answer it had or why it had none. False if the claim was lost:
-    /// nothing is written then.
+    /// Ends an attempt with the answer it had or why it had none; the answer of an attempt before it
+    /// stays then. False if the claim was lost: nothing is written then.
     ///
     /// # Errors
     ///
@@ -159,7 +169,10 @@ impl Store {
         let done = sqlx::query(
             "UPDATE invocations SET state = $3, lease_until_ms = NULL, \
              attempts = attempts - $4, next_attempt_at_ms = COALESCE($5, next_attempt_at_ms), \
-             status = $6, response_headers = $7, response_body = $8, truncated = $9, error = $10, \
+             status = COALESCE($6, status), \
+             response_headers = COALESCE($7, response_headers), \
+             response_body = COALESCE($8, response_body), \
+             truncated = COALESCE($9, truncated), error = $10, \
              webhook_state = $11, webhook_attempts = 0, webhook_next_at_ms = $12, \
              finished_at_ms = $13, expires_at_ms = $14, updated_at_ms = $15 \
              WHERE id = $1 AND claims = $2 AND state = 'running'",
@@ -172,7 +185,7 @@ impl Store {
         .bind(answer.map(|answer| i64::from(answer.status)))
         .bind(answer.map(|answer| headers_json(&answer.headers)))
         .bind(answer.map(|answer| encode(&answer.body)))
-        .bind(i64::from(answer.is_some_and(|answer| answer.truncated)))
+        .bind(answer.map(|answer| i64::from(answer.truncated)))
         .bind(error)
         .bind(post.map(|_| "due"))
         .bind(post)
@@ -184,6 +197,28 @@ impl Store {
         .map_err(StoreError::query("end an attempt"))?;
         Ok(done.rows_affected() > 0)
     }
+}
+
+/// Makes a dead letter of what cannot be read: no attempt would fare better.
+async fn bury(
+    tx: &mut SqliteConnection,
+    row: &SqliteRow,
+    error: &StoreError,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let id = Typed(row).text("id")?;
+    sqlx::query(
+        "UPDATE invocations SET state = 'dead', lease_until_ms = NULL, error = $3, \
+         finished_at_ms = $2, updated_at_ms = $2, expires_at_ms = $2 + result_ttl_ms \
+         WHERE id = $1",
+    )
+    .bind(id)
+    .bind(now.as_millisecond())
+    .bind(format!("it cannot be read: {error}"))
+    .execute(tx)
+    .await
+    .map_err(StoreError::query("bury an invocation"))?;
+    Ok(())
 }
 
 pub(super) fn millis(duration: Duration) -> i64 {

@@ -19,17 +19,20 @@ use std::{
 use prometheus_client::{encoding::text, registry::Registry};
 
 pub(crate) use self::shard::Shard;
+use self::{guard::Open, scrape::Scrape};
 pub use self::{
     guard::{ConnectionGuard, TunnelGuard},
     labels::{HandshakeFailure, Limit, Refused, UpstreamError},
 };
-use self::{guard::Open, scrape::Scrape};
 use crate::record::Protocol;
 
 /// What others know and is asked for when metrics are: name without prefix, help, value.
 pub type Gauges = Box<dyn Fn() -> Vec<(&'static str, &'static str, i64)> + Send + Sync>;
 /// The same for numbers that only grow; names without prefix and without `_total`.
 pub type Counters = Box<dyn Fn() -> Vec<(&'static str, &'static str, u64)> + Send + Sync>;
+
+/// The same for limits that are counted where they are met.
+pub type Limits = Box<dyn Fn() -> Vec<(Limit, u64)> + Send + Sync>;
 
 /// All counts of the process.
 pub struct Metrics {
@@ -42,6 +45,7 @@ pub struct Metrics {
     handshake_failures: [AtomicU64; HandshakeFailure::ALL.len()],
     gauges: Mutex<Vec<Gauges>>,
     counters: Mutex<Vec<Counters>>,
+    limit_sources: Mutex<Vec<Limits>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -61,6 +65,7 @@ impl Metrics {
             handshake_failures: Default::default(),
             gauges: Mutex::default(),
             counters: Mutex::default(),
+            limit_sources: Mutex::default(),
         })
     }
 
@@ -102,6 +107,22 @@ impl Metrics {
     /// Adds numbers that are known elsewhere and only grow. A name that is taken already is left out.
     pub fn add_counters(&self, counters: Counters) {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner).push(counters);
+    }
+
+    /// Adds counts of limits that are kept elsewhere.
+    pub fn add_limits(&self, limits: Limits) {
+        self.limit_sources.lock().unwrap_or_else(PoisonError::into_inner).push(limits);
+    }
+
+    /// How often each limit was met, here and elsewhere.
+    fn limit_counts(&self) -> Vec<(&'static str, u64)> {
+        let mut counts: Vec<u64> = self.limits.iter().map(|count| count.load(Relaxed)).collect();
+        let sources = self.limit_sources.lock().unwrap_or_else(PoisonError::into_inner);
+        for (limit, count) in sources.iter().flat_map(|source| source()) {
+            counts[limit as usize] += count;
+        }
+        drop(sources);
+        Limit::ALL.iter().map(|limit| limit.as_str()).zip(counts).collect()
     }
 
     /// The text that Prometheus scrapes (OpenMetrics 1.0).

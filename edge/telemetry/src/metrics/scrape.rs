@@ -18,7 +18,7 @@ use prometheus_client::{
 
 use super::{
     Metrics,
-    labels::{HandshakeFailure, Limit, Refused, UpstreamError},
+    labels::{HandshakeFailure, Refused, UpstreamError},
     shard::{BUCKETS, CLASSES, Histogram, Shard},
 };
 use crate::{
@@ -110,8 +110,7 @@ impl Text<'_> {
 fn requests(metrics: &Metrics, text: &mut Text<'_>) -> fmt::Result {
     let help = "Requests by protocol, route and class of the status.";
     text.names.insert("requests".to_owned());
-    let mut family =
-        text.encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
+    let mut family = text.encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
     for (p, protocol) in Protocol::ALL.iter().enumerate() {
         for (r, route) in RouteKind::ALL.iter().enumerate() {
             for (c, class) in CLASSES.iter().enumerate() {
@@ -129,9 +128,8 @@ fn requests(metrics: &Metrics, text: &mut Text<'_>) -> fmt::Result {
         }
     }
     let aborted = Protocol::ALL.iter().enumerate();
-    let aborted = aborted.map(|(p, protocol)| {
-        (protocol.as_str(), metrics.sum(|shard| &shard.aborted[p]))
-    });
+    let aborted =
+        aborted.map(|(p, protocol)| (protocol.as_str(), metrics.sum(|shard| &shard.aborted[p])));
     let help = "Requests whose answer was not sent to its end.";
     text.counters("requests_aborted", help, "protocol", aborted)?;
     let in_flight = metrics.shards.iter().map(|shard| shard.in_flight.load(Relaxed)).sum();
@@ -163,7 +161,7 @@ fn histogram(
         if total == 0 {
             continue;
         }
-        let bounds = BUCKETS.iter().copied().chain([f64::MAX]);
+        let bounds = BUCKETS.iter().copied().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let labels = [("route", route.as_str())];
         let mut sample = family.encode_family(&labels)?;
@@ -176,17 +174,22 @@ fn histogram(
 
 fn connections(metrics: &Metrics, text: &mut Text<'_>) -> fmt::Result {
     let open = Protocol::ALL.iter().zip(&metrics.connections);
-    let now = open.clone().map(|(protocol, open)| {
-        (protocol.as_str(), ConstGauge::new(open.now.load(Relaxed)))
-    });
+    let now = open
+        .clone()
+        .map(|(protocol, open)| (protocol.as_str(), ConstGauge::new(open.now.load(Relaxed))));
     let help = "Open connections by protocol.";
     text.family("connections_open", help, "protocol", MetricType::Gauge, now)?;
     let ever = open.map(|(protocol, open)| (protocol.as_str(), open.ever.load(Relaxed)));
     text.counters("connections_accepted", "Connections that came.", "protocol", ever)?;
     text.gauge("tunnels_open", "Open tunnels.", metrics.tunnels.now.load(Relaxed))?;
-    text.counter("tunnels_opened", "Tunnels that were opened.", metrics.tunnels.ever.load(Relaxed))?;
+    text.counter(
+        "tunnels_opened",
+        "Tunnels that were opened.",
+        metrics.tunnels.ever.load(Relaxed),
+    )?;
     let [full, resumed] = &metrics.handshakes;
-    let failures = words(&HandshakeFailure::ALL, HandshakeFailure::as_str, &metrics.handshake_failures);
+    let failures =
+        words(&HandshakeFailure::ALL, HandshakeFailure::as_str, &metrics.handshake_failures);
     let failed: u64 = failures.iter().map(|(_, count)| count).sum();
     let ends =
         [("full", full.load(Relaxed)), ("resumed", resumed.load(Relaxed)), ("failed", failed)];
@@ -204,9 +207,8 @@ fn upstream(metrics: &Metrics, text: &mut Text<'_>) -> fmt::Result {
     text.counter("upstream_connections_reused", help, reused)?;
     let retries = metrics.sum(|shard| &shard.retries);
     text.counter("retries", "Attempts at a second agent.", retries)?;
-    let errors = UpstreamError::ALL.map(|kind| {
-        (kind.as_str(), metrics.sum(|shard| &shard.upstream_errors[kind as usize]))
-    });
+    let errors = UpstreamError::ALL
+        .map(|kind| (kind.as_str(), metrics.sum(|shard| &shard.upstream_errors[kind as usize])));
     text.counters("upstream_errors", "Failed attempts at an agent.", "kind", errors)?;
     let routes = ["miss", "hit"].into_iter().enumerate();
     let routes = routes.map(|(i, word)| (word, metrics.sum(|shard| &shard.routes[i])));
@@ -215,11 +217,10 @@ fn upstream(metrics: &Metrics, text: &mut Text<'_>) -> fmt::Result {
 }
 
 fn refusals(metrics: &Metrics, text: &mut Text<'_>) -> fmt::Result {
-    let refused = Refused::ALL
-        .map(|by| (by.as_str(), metrics.sum(|shard| &shard.refused[by as usize])));
+    let refused =
+        Refused::ALL.map(|by| (by.as_str(), metrics.sum(|shard| &shard.refused[by as usize])));
     text.counters("refused", "Requests that were refused, by what.", "by", refused)?;
-    let limits = words(&Limit::ALL, Limit::as_str, &metrics.limits);
-    text.counters("limit", "How often a limit was met.", "limit", limits)
+    text.counters("limit", "How often a limit was met.", "limit", metrics.limit_counts())
 }
 
 fn words<T: Copy>(
