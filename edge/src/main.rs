@@ -1,6 +1,8 @@
 //! The edge's process: settings, database, listeners, reconciler, and an orderly end.
 
-use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fs::File, io::IsTerminal as _, net::TcpListener, process::ExitCode, sync::Arc, time::Duration,
+};
 
 use anyhow::Context as _;
 use edge::{
@@ -11,6 +13,7 @@ use edge::{
 };
 use edge_control::{Control, Reconciler};
 use edge_proxy::Running;
+use edge_telemetry::Telemetry;
 use pool_config::Loaded;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -126,10 +129,14 @@ async fn run(loaded: Loaded<EdgeConfig>) -> anyhow::Result<()> {
         admin = ?admin.local_addr().ok(), domain = config.domain, "serving"
     );
     let running = edge.start()?;
+    let taken = ready.is_some();
     if let Some(ready) = ready {
         takeover::ready(ready).await?;
     }
     running.read_quic();
+    if taken && let Err(error) = start::claim(&lock) {
+        tracing::warn!("{error:#}"); // nobody else serves any more
+    }
 
     // Every task has an owner that joins it.
     let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -143,13 +150,28 @@ async fn run(loaded: Loaded<EdgeConfig>) -> anyhow::Result<()> {
     tasks.spawn(admin::serve(admin, admin_state, cancel.clone()));
     let runner = jobs::start(&config, &control, &queue, running.inside(), &tasks, &cancel);
 
-    let mut waiting = Waiting::listen(&layout)?;
+    let waiting = Waiting::listen(&layout)?;
+    until_asked(&mut signals, waiting, &running, &telemetry, (&lock, &admin_copy)).await?;
+    runner.stop();
+    stop(&config, running, &control, &cancel, &tasks).await;
+    background.stop(TELEMETRY_GRACE).await;
+    Ok(())
+}
+
+/// Serves until it is asked to stop, or until another one has taken over.
+async fn until_asked(
+    signals: &mut Signals,
+    mut waiting: Waiting,
+    running: &Running,
+    telemetry: &Telemetry,
+    (lock, admin): (&File, &TcpListener),
+) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Stop => {
                     tracing::info!("asked to stop: draining");
-                    break;
+                    return Ok(());
                 }
                 Asked::ReopenLog => telemetry.reopen_log(),
                 Asked::Successor => {
@@ -160,19 +182,14 @@ async fn run(loaded: Loaded<EdgeConfig>) -> anyhow::Result<()> {
             },
             offer = waiting.next() => {
                 let lock = lock.try_clone().context("no copy of the pid file")?;
-                let admin = admin_copy.try_clone().context("no copy of the admin socket")?;
-                if waiting.give(offer, &running, lock.into(), admin).await {
+                let admin = admin.try_clone().context("no copy of the admin socket")?;
+                if waiting.give(offer, running, lock.into(), admin).await {
                     tracing::info!("handed over: draining");
-                    break;
+                    return Ok(());
                 }
             }
         }
     }
-    drop(waiting);
-    runner.stop();
-    stop(&config, running, &control, &cancel, &tasks).await;
-    background.stop(TELEMETRY_GRACE).await;
-    Ok(())
 }
 
 /// Lets requests and tasks end, within the grace period.

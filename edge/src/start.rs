@@ -29,7 +29,7 @@ use crate::{config::EdgeConfig, records::Records};
 const TOKEN_POLL: Duration = Duration::from_millis(100);
 
 /// The lock and pid file of this installation's edge. Gone with the process. One that is taken over
-/// from another edge stays locked all the while.
+/// from another edge stays locked all the while, and names that one until [`claim`].
 ///
 /// # Errors
 ///
@@ -42,10 +42,17 @@ pub fn lock(layout: &Layout, inherited: Option<&mut Parcel>) -> anyhow::Result<F
     let Some(lock) = inherited.and_then(|parcel| parcel.pid_lock.take()) else {
         return Ok(layout.lock_pid_file("edge")?);
     };
-    let mut lock = File::from(lock);
+    Ok(File::from(lock))
+}
+
+/// Writes our process into a lock that was taken over: from now on signals are ours.
+///
+/// # Errors
+///
+/// If the file can't be written.
+pub fn claim(mut lock: &File) -> anyhow::Result<()> {
     lock.set_len(0).and_then(|()| lock.seek(SeekFrom::Start(0)))?;
-    writeln!(lock, "{}", std::process::id()).context("cannot write the pid file")?;
-    Ok(lock)
+    writeln!(lock, "{}", std::process::id()).context("cannot write the pid file")
 }
 
 /// Reads the token that the agent wants to see. At the first start the agent may still be making

@@ -22,7 +22,8 @@ const PIECES_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     data: SmallVec<[Bytes; 4]>,
-    bytes: usize,
+    /// How many bytes of the body it holds.
+    pub(crate) bytes: usize,
     trailers: Option<HeaderMap>,
     /// Why the body goes no further.
     pub(crate) error: Option<BoxError>,

@@ -22,17 +22,26 @@ pub struct Config {
     /// Longest silence within a request's body while it is waited for (not within a tunnel), and
     /// longest that a client may take no byte of an answer.
     pub body_idle_timeout: Duration,
-    /// Longest wait until a client has acknowledged the whole of an answer, once it is written.
+    /// Longest wait until a client has acknowledged the whole of an answer, once it is written; for
+    /// small answers at the end of a drain at most five seconds.
     pub ack_timeout: Duration,
     /// About how many bytes of an answer are put together into one write, if they are there.
     pub write_batch_bytes: usize,
-    /// Requests per second that the client gives up before they are answered.
+    /// Requests per second that the client gives up, answered or not.
     pub resets_per_second_max: u32,
+    /// Requests per second that the client gives up before their final answer begins: work for
+    /// nothing.
+    pub unanswered_resets_per_second_max: u32,
+    /// Requests per second that we have to reset because of what the client does in them: malformed
+    /// heads and bodies, heads that do not come, answers that it does not take. It makes the same
+    /// work for nothing as a reset of its own.
+    pub provoked_resets_per_second_max: u32,
     /// Frames and pieces per second on the client's control and QPACK streams.
     pub control_frames_per_second_max: u32,
     /// Streams in one direction that the client opens per second; three are of use.
     pub uni_streams_per_second_max: u32,
-    /// Frames in a row that bring nothing: unknown ones, and DATA without a byte.
+    /// Frames in a row that bring nothing: unknown ones, and DATA without a byte. On the control
+    /// stream, which lives as long as the connection, that is per second.
     pub frames_without_progress_max: u32,
     /// PRIORITY_UPDATE frames that are kept for requests still to come; the oldest go first.
     pub priority_updates_max: usize,
@@ -53,6 +62,8 @@ impl Default for Config {
             ack_timeout: Duration::from_secs(240),
             write_batch_bytes: 64 * 1024,
             resets_per_second_max: 200,
+            unanswered_resets_per_second_max: 100,
+            provoked_resets_per_second_max: 100,
             control_frames_per_second_max: 1000,
             uni_streams_per_second_max: 32,
             frames_without_progress_max: 64,
@@ -76,10 +87,18 @@ pub struct Counters {
     pub body_late: AtomicU64,
     /// Clients that took no bytes of an answer.
     pub write_stalled: AtomicU64,
-    /// Requests that the client gave up before they were answered.
+    /// Requests that the client gave up.
     pub resets: AtomicU64,
     /// Connections with too many of those.
     pub resets_excess: AtomicU64,
+    /// Those of them that had no final answer yet.
+    pub unanswered_resets: AtomicU64,
+    /// Connections with too many of those.
+    pub unanswered_resets_excess: AtomicU64,
+    /// Requests that we reset because of what the client did in them.
+    pub provoked_resets: AtomicU64,
+    /// Connections with too many of those.
+    pub provoked_resets_excess: AtomicU64,
     /// Connections with too much on the client's control or QPACK streams.
     pub control_excess: AtomicU64,
     /// Connections with too many streams in one direction.

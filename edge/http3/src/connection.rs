@@ -28,8 +28,11 @@ const GOAWAY_NOBODY: u64 = number::MAX - 3;
 /// How long a GOAWAY has to reach the client: a round trip, within these bounds.
 const NOTICE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// How long the last answers have to be acknowledged: three round trips, within these bounds.
+/// How long the client has to close the connection itself: three round trips, within these bounds.
 const FAREWELL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// How long small answers that were written before the drain have to be acknowledged, at most.
+const SMALL_ANSWERS: Duration = Duration::from_secs(5);
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -119,7 +122,7 @@ where
 {
     let mut control = open_control(link).await?;
     let mut side = JoinSet::new();
-    side.spawn(control::run(Arc::clone(link)));
+    side.spawn(control::run(Arc::clone(link), control.stopped()));
     let mut requests = JoinSet::new();
     let _closing = Closing(link);
     let mut stage = Stage::Open;
@@ -159,6 +162,9 @@ where
             }
         }
     }
+    let patience = link.config.ack_timeout.min(SMALL_ANSWERS);
+    // Whoever takes longer has lost the connection, or does not want it.
+    let _ = timeout(patience, link.deliveries.all()).await;
     let patience = (link.quic.rtt() * 3).clamp(FAREWELL.0, FAREWELL.1);
     let _ = timeout(patience, link.quic.closed()).await; // the client may close it first
     Ok(())

@@ -1,6 +1,10 @@
 //! The client's streams in one direction: control, QPACK, and what is none of our business.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -10,6 +14,7 @@ use tokio::time::timeout;
 use crate::{
     link::{Link, varint},
     recv_body::CHUNK_BYTES,
+    respond::Stopped,
     wire::{
         Code, DecoderStream, EncoderStream, Event, FrameReader, Priority, StreamError, StreamKind,
         varint as number,
@@ -28,8 +33,10 @@ const QPACK_DECODER: u64 = 0x03;
 /// Most streams that are open: the three critical ones, and those whose type is not known yet.
 const OPEN_MAX: usize = 16;
 
-/// Accepts and reads the client's streams until the connection ends.
-pub(crate) async fn run(link: Arc<Link>) {
+/// Accepts and reads the client's streams until the connection ends. `stopped` is about our control
+/// stream.
+pub(crate) async fn run(link: Arc<Link>, stopped: impl Future<Output = Stopped>) {
+    let mut stopped = pin!(stopped);
     let mut streams: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -41,6 +48,11 @@ pub(crate) async fn run(link: Arc<Link>) {
                 streams.push(read(Arc::clone(&link), recv).boxed());
             }
             Some(()) = streams.next() => {}
+            // It is never finished, so nothing but a stop or the connection's end comes of it.
+            _ = &mut stopped => {
+                let reason = "our control stream was stopped";
+                return link.refuse(Code::H3_CLOSED_CRITICAL_STREAM, reason.into());
+            }
         }
     }
 }
@@ -54,7 +66,10 @@ async fn read(link: Arc<Link>, mut recv: RecvStream) {
         return;
     };
     let mut reader = match ty {
-        CONTROL => Critical::Control(Box::new(FrameReader::new(StreamKind::Control, link.limits))),
+        CONTROL => Critical::Control {
+            reader: Box::new(FrameReader::new(StreamKind::Control, link.limits)),
+            since: Instant::now(),
+        },
         QPACK_ENCODER => Critical::Encoder(EncoderStream::default()),
         QPACK_DECODER => Critical::Decoder(DecoderStream::default()),
         PUSH => {
@@ -97,7 +112,11 @@ async fn read_type(recv: &mut RecvStream) -> Option<(u64, Bytes)> {
 
 /// A stream that lives as long as the connection.
 enum Critical {
-    Control(Box<FrameReader>),
+    Control {
+        reader: Box<FrameReader>,
+        /// Since when its frames that bring nothing are counted.
+        since: Instant,
+    },
     Encoder(EncoderStream),
     Decoder(DecoderStream),
 }
@@ -107,7 +126,11 @@ impl Critical {
     fn take(&mut self, link: &Link, bytes: Bytes) -> bool {
         let refused = |error: StreamError| link.refuse(error.code(), error.to_string());
         match self {
-            Self::Control(reader) => {
+            Self::Control { reader, since } => {
+                if since.elapsed() >= Duration::from_secs(1) {
+                    reader.forget_idle();
+                    *since = Instant::now();
+                }
                 reader.push(bytes);
                 take_frames(link, reader)
             }

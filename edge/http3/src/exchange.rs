@@ -87,6 +87,10 @@ struct State {
     wrong: Option<Code>,
     reset: bool,
     unread: Option<RecvStream>,
+    /// The answer made a tunnel of it: the client is told at once what is no longer wanted.
+    tunnel: bool,
+    /// The request has come to its end, or nobody wants the rest.
+    received: bool,
     waker: Option<Waker>,
 }
 
@@ -94,6 +98,13 @@ impl State {
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
+        }
+    }
+
+    fn wait(&mut self, cx: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
         }
     }
 }
@@ -113,6 +124,8 @@ impl Exchange {
             wrong: None,
             reset: false,
             unread: None,
+            tunnel: false,
+            received: false,
             waker: None,
         };
         Self { state: Mutex::new(state) }
@@ -131,18 +144,42 @@ impl Exchange {
         if !state.interim.is_empty() {
             return Poll::Ready(Notice::Interim(state.interim.split().freeze()));
         }
-        match &mut state.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
+        state.wait(cx);
         Poll::Pending
     }
 
     /// The final answer begins, behind these interim ones.
-    pub(crate) fn begin(&self) -> BytesMut {
+    pub(crate) fn begin(&self, tunnel: bool) -> BytesMut {
         let mut state = self.lock();
         state.phase = Phase::Begun;
-        std::mem::take(&mut state.interim)
+        state.tunnel = tunnel;
+        let unread = if tunnel { state.unread.take() } else { None };
+        let interim = std::mem::take(&mut state.interim);
+        drop(state);
+        stop(unread, Code::H3_NO_ERROR);
+        interim
+    }
+
+    /// Whether the answer made a tunnel of it.
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.lock().tunnel
+    }
+
+    /// Nothing more of the request will be read.
+    pub(crate) fn end_request(&self) {
+        let mut state = self.lock();
+        state.received = true;
+        state.wake();
+    }
+
+    /// Ready once nothing more of the request will be read.
+    pub(crate) fn poll_received(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.received {
+            return Poll::Ready(());
+        }
+        state.wait(cx);
+        Poll::Pending
     }
 
     /// Whether the request turned out to be wrong, and with which code.
@@ -151,30 +188,42 @@ impl Exchange {
     }
 
     /// The request is wrong: the answer is to be given up.
-    pub(crate) fn set_wrong(&self, code: Code) {
-        let mut state = self.lock();
-        state.wrong = Some(code);
-        state.wake();
+    pub(crate) fn set_wrong(&self, link: &Link, code: Code) {
+        let before = {
+            let mut state = self.lock();
+            state.wake();
+            state.wrong.replace(code)
+        };
+        if before.is_none() {
+            link.count_provoked();
+        }
     }
 
     /// The client gave the request up, in one direction or the other: that counts once.
     pub(crate) fn set_reset(&self, link: &Link) {
-        let before = std::mem::replace(&mut self.lock().reset, true);
+        let (before, unanswered) = {
+            let mut state = self.lock();
+            (std::mem::replace(&mut state.reset, true), state.phase == Phase::Waiting)
+        };
         if !before {
-            link.count_reset();
+            link.count_reset(unanswered);
         }
     }
 
     /// The request's body is no longer wanted. The client is told so after the answer, because many
-    /// clients drop an answer when their body is refused before it.
-    pub(crate) fn leave_unread(&self, mut recv: RecvStream) {
+    /// clients drop an answer when their body is refused before it. A tunnel has no such order.
+    pub(crate) fn leave_unread(&self, recv: RecvStream) {
         let mut state = self.lock();
-        match state.phase {
-            Phase::Over(code) => {
-                let _ = recv.stop(varint(code)); // it may have ended
+        let code = match state.phase {
+            Phase::Over(code) => code,
+            Phase::Begun if state.tunnel => Code::H3_NO_ERROR,
+            Phase::Waiting | Phase::Begun => {
+                state.unread = Some(recv);
+                return;
             }
-            Phase::Waiting | Phase::Begun => state.unread = Some(recv),
-        }
+        };
+        drop(state);
+        stop(Some(recv), code);
     }
 
     /// The answer is over: what is left of the request, now or later, is stopped with `code`.
@@ -184,8 +233,12 @@ impl Exchange {
             state.phase = Phase::Over(code);
             state.unread.take()
         };
-        if let Some(mut recv) = unread {
-            let _ = recv.stop(varint(code)); // it may have ended
-        }
+        stop(unread, code);
+    }
+}
+
+fn stop(recv: Option<RecvStream>, code: Code) {
+    if let Some(mut recv) = recv {
+        let _ = recv.stop(varint(code)); // it may have ended
     }
 }

@@ -17,7 +17,8 @@
 //! - A client that stops a stream ends its request, and no other. A client that breaks a rule of HTTP
 //!   loses the request, one that breaks a rule of HTTP/3 the connection, each with the RFC's code.
 //! - No stream is ever stopped or reset with a code that is not of HTTP/3.
-//! - An answer reaches the client whole or is reset: a panic of the service does not make it shorter.
+//! - An answer reaches the client whole or is reset: neither a panic of the service nor a body that is
+//!   not as long as its content-length makes it shorter.
 //!
 //! # Limits
 //!
@@ -31,6 +32,7 @@ mod batch;
 mod config;
 mod connection;
 mod control;
+mod delivery;
 mod error;
 mod exchange;
 mod link;

@@ -12,6 +12,7 @@ use quinn::VarInt;
 
 use crate::{
     Config, ConnectionError, Counters,
+    delivery::Deliveries,
     priority::Updates,
     wire::{Code, FrameError, Limits},
 };
@@ -23,6 +24,7 @@ pub(crate) struct Link {
     pub(crate) config: Arc<Config>,
     pub(crate) limits: Limits,
     pub(crate) updates: Updates,
+    pub(crate) deliveries: Deliveries,
     /// Which of the client's critical streams are open, a bit for each type.
     pub(crate) critical: AtomicU8,
     /// How many requests were accepted.
@@ -30,6 +32,8 @@ pub(crate) struct Link {
     draining: AtomicBool,
     failure: OnceLock<ConnectionError>,
     resets: Rate,
+    unanswered: Rate,
+    provoked: Rate,
     control: Rate,
     unis: Rate,
 }
@@ -46,11 +50,14 @@ impl Link {
             quic,
             limits,
             updates: Updates::new(config.priority_updates_max),
+            deliveries: Deliveries::default(),
             critical: AtomicU8::new(0),
             accepted: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             failure: OnceLock::new(),
             resets: Rate::new(config.resets_per_second_max),
+            unanswered: Rate::new(config.unanswered_resets_per_second_max),
+            provoked: Rate::new(config.provoked_resets_per_second_max),
             control: Rate::new(config.control_frames_per_second_max),
             unis: Rate::new(config.uni_streams_per_second_max),
             config,
@@ -102,10 +109,29 @@ impl Link {
     }
 
     /// Counts a request that the client gave up, and closes the connection if there are too many.
-    pub(crate) fn count_reset(&self) {
-        Counters::count(&self.counters().resets);
+    pub(crate) fn count_reset(&self, unanswered: bool) {
+        let counters = self.counters();
+        Counters::count(&counters.resets);
+        if unanswered {
+            Counters::count(&counters.unanswered_resets);
+            if self.unanswered.is_exceeded() {
+                let reason = "too many requests were given up before their answer";
+                self.close_excess(reason, &counters.unanswered_resets_excess);
+            }
+        }
         if self.resets.is_exceeded() {
-            self.close_excess("too many requests were given up", &self.counters().resets_excess);
+            self.close_excess("too many requests were given up", &counters.resets_excess);
+        }
+    }
+
+    /// Counts a request that we reset because of what the client did in it, and closes the connection
+    /// if there are too many.
+    pub(crate) fn count_provoked(&self) {
+        let counters = self.counters();
+        Counters::count(&counters.provoked_resets);
+        if self.provoked.is_exceeded() {
+            let reason = "too many requests had to be reset";
+            self.close_excess(reason, &counters.provoked_resets_excess);
         }
     }
 

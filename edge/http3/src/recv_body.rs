@@ -25,7 +25,8 @@ pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
 ///
 /// Bytes are taken from QUIC when they are asked for, and only then may the client send as many
 /// again: what is held is one chunk (a packet's worth) beside the stream's receive window. Dropping
-/// it unread lets the answer go out, then asks the client to stop.
+/// it unread lets the answer go out, then asks the client to stop; in a tunnel it asks at once. After
+/// an error it gives that error again.
 #[derive(Debug)]
 pub struct RecvBody {
     recv: Option<RecvStream>,
@@ -38,6 +39,7 @@ pub struct RecvBody {
     ready: Option<Frame<Bytes>>,
     sleep: Option<Pin<Box<Sleep>>>,
     waiting: bool,
+    failed: Option<BodyError>,
 }
 
 impl RecvBody {
@@ -59,6 +61,7 @@ impl RecvBody {
             ready: None,
             sleep: None,
             waiting: false,
+            failed: None,
         }
     }
 
@@ -128,6 +131,7 @@ impl RecvBody {
             return Err(self.malformed("fewer bytes than content-length"));
         }
         self.recv = None;
+        self.exchange.end_request();
         Ok(())
     }
 
@@ -137,7 +141,7 @@ impl RecvBody {
         if let Some(mut recv) = self.recv.take() {
             let _ = recv.stop(varint(Code::H3_MESSAGE_ERROR)); // it may have ended
         }
-        self.exchange.set_wrong(Code::H3_MESSAGE_ERROR);
+        self.exchange.set_wrong(&self.link, Code::H3_MESSAGE_ERROR);
         BodyError::Malformed(reason)
     }
 
@@ -194,20 +198,31 @@ impl Body for RecvBody {
         if let Some(frame) = this.ready.take() {
             return Poll::Ready(Some(Ok(frame)));
         }
-        match this.poll_next(cx) {
+        if let Some(error) = &this.failed {
+            return Poll::Ready(Some(Err(error.clone())));
+        }
+        let next = match this.poll_next(cx) {
             Poll::Ready(next) => {
                 this.waiting = false;
-                Poll::Ready(next)
+                next
             }
-            Poll::Pending => this.poll_late(cx).map(|error| Some(Err(error))),
+            Poll::Pending => Some(Err(ready!(this.poll_late(cx)))),
+        };
+        if let Some(Err(error)) = &next {
+            this.failed = Some(error.clone());
+            this.exchange.end_request();
         }
+        Poll::Ready(next)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.recv.is_none() && self.ready.is_none()
+        self.recv.is_none() && self.ready.is_none() && self.failed.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.failed.is_some() {
+            return SizeHint::default();
+        }
         let ready = self.ready.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
         match (&self.recv, self.left) {
             (None, _) => SizeHint::with_exact(ready),
@@ -222,5 +237,6 @@ impl Drop for RecvBody {
         if let Some(recv) = self.recv.take() {
             self.exchange.leave_unread(recv);
         }
+        self.exchange.end_request();
     }
 }

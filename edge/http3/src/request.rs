@@ -142,6 +142,7 @@ async fn refuse(refusal: &Refusal, mut recv: RecvStream, exchange: &Exchange, an
         }
         Refusal::Malformed(code) => {
             Counters::count(&counters.malformed);
+            answer.link().count_provoked();
             *code
         }
         Refusal::Reset => {
@@ -150,6 +151,7 @@ async fn refuse(refusal: &Refusal, mut recv: RecvStream, exchange: &Exchange, an
         }
         Refusal::Late => {
             Counters::count(&counters.head_late);
+            answer.link().count_provoked();
             Code::H3_REQUEST_REJECTED // nothing was processed (RFC 9114 4.1.1)
         }
         Refusal::Closed => Code::H3_REQUEST_CANCELLED,

@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -17,14 +17,15 @@ use tokio::time::timeout;
 use crate::{
     BoxError, Counters,
     batch::Batch,
+    delivery::Delivery,
     exchange::{Exchange, Notice},
     link::{Link, varint},
     priority::{level, of_answer},
     wire::{Code, Priority, response_frame},
 };
 
-/// An answer of up to so many bytes is not waited for once it is written: when the connection is
-/// drained there is time for it anyway.
+/// An answer of up to so many bytes is not waited for once it is written, which would wake its task
+/// once more: the connection waits for it if it is drained.
 const SMALL_ANSWER_BYTES: usize = 16 * 1024;
 
 /// What the request says about how it is to be answered.
@@ -43,6 +44,8 @@ enum Fault {
     Lost,
     /// The client takes nothing.
     Stalled,
+    /// The service's answer breaks a rule of HTTP.
+    Answer(&'static str),
     /// Its body failed.
     Body(BoxError),
     /// The request turned out to be wrong.
@@ -59,7 +62,7 @@ impl From<WriteError> for Fault {
 }
 
 /// What `SendStream::stopped` gives: the client's code, or nothing once all is acknowledged.
-type Stopped = Result<Option<VarInt>, StoppedError>;
+pub(crate) type Stopped = Result<Option<VarInt>, StoppedError>;
 
 /// A stream's answering half. Dropped before its end it resets the stream.
 #[derive(Debug)]
@@ -101,14 +104,17 @@ impl Answering {
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
         self.set_priority(asked.priority);
-        let mut stopped = pin!(self.send.stopped());
-        let outcome = match self.wait(service, stopped.as_mut()).await {
-            Ok(response) => self.send(response, asked, stopped.as_mut()).await,
+        let mut stopped: Delivery = Box::pin(self.send.stopped());
+        let outcome = match self.wait(service, &mut stopped).await {
+            Ok(response) => self.send(response, asked, &mut stopped).await,
             Err(fault) => Err(fault),
         };
         match outcome {
             Ok(()) => self.finish(stopped).await,
-            Err(fault) => self.fail(fault, asked),
+            Err(fault) => {
+                self.fail(fault, asked);
+                self.received().await;
+            }
         }
     }
 
@@ -116,7 +122,7 @@ impl Answering {
     async fn wait<F: Future>(
         &mut self,
         service: F,
-        mut stopped: Pin<&mut impl Future<Output = Stopped>>,
+        stopped: &mut Delivery,
     ) -> Result<F::Output, Fault> {
         let mut service = pin!(service);
         loop {
@@ -124,7 +130,7 @@ impl Answering {
                 if let Poll::Ready(response) = service.as_mut().poll(cx) {
                     return Poll::Ready(Ok(response));
                 }
-                poll_trouble(&self.exchange, stopped.as_mut(), cx).map(Err)
+                poll_trouble(&self.exchange, stopped, cx).map(Err)
             });
             match step.await {
                 Ok(response) => return Ok(response),
@@ -138,18 +144,22 @@ impl Answering {
         &mut self,
         response: Response<B>,
         asked: Asked,
-        mut stopped: Pin<&mut impl Future<Output = Stopped>>,
+        stopped: &mut Delivery,
     ) -> Result<(), Fault>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
         let (mut parts, body) = response.into_parts();
-        let mut out = self.exchange.begin();
+        if parts.status.is_informational() {
+            return Err(Fault::Answer("an interim status in a final answer"));
+        }
+        let mut out = self.exchange.begin(is_tunnel(&parts, asked));
         self.set_priority(of_answer(&parts.headers, asked.priority));
         let bodyless = !has_body(&parts, asked);
         if !bodyless {
             set_content_length(&mut parts, body.size_hint().exact(), asked);
         }
+        let mut left = content_length(&parts, asked)?;
         response_frame(&parts, &mut out);
         if bodyless {
             return self.write(&mut [out.freeze()]).await;
@@ -163,7 +173,7 @@ impl Answering {
                 if batch.fill(body.as_mut(), limit, cx) || !out.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
-                match poll_trouble(&self.exchange, stopped.as_mut(), cx) {
+                match poll_trouble(&self.exchange, stopped, cx) {
                     Poll::Ready(Trouble::Fault(fault)) => Poll::Ready(Err(fault)),
                     Poll::Ready(Trouble::Interim(_)) | Poll::Pending => Poll::Pending,
                 }
@@ -173,6 +183,7 @@ impl Answering {
                 return Err(Fault::Body(error));
             }
             let last = batch.last;
+            count_down(&mut left, batch.bytes, last)?;
             self.update_priority();
             self.write(&mut batch.into_frames(&mut out)).await?;
             if last {
@@ -194,27 +205,38 @@ impl Answering {
     }
 
     /// Ends the stream, and sees a large answer to its delivery.
-    async fn finish(&mut self, stopped: Pin<&mut impl Future<Output = Stopped>>) {
+    async fn finish(&mut self, stopped: Delivery) {
         if let Some(code) = self.exchange.wrong() {
             return self.reset(code);
         }
         self.over = true;
         let _ = self.send.finish(); // the client may have stopped it just now
         self.exchange.end(Code::H3_NO_ERROR);
+        self.received().await;
         if self.sent <= SMALL_ANSWER_BYTES && !self.link.is_draining() {
-            return;
+            return self.link.deliveries.push(stopped);
         }
         match timeout(self.link.config.ack_timeout, stopped).await {
             Ok(Ok(Some(_))) => self.exchange.set_reset(&self.link),
             Ok(Ok(None) | Err(_)) => {}
             Err(_) => {
                 Counters::count(&self.link.counters().write_stalled);
+                self.link.count_provoked();
                 self.reset(Code::H3_REQUEST_CANCELLED);
             }
         }
     }
 
+    /// Waits for a tunnel's other direction, which ends with its body or the connection.
+    async fn received(&self) {
+        if self.exchange.is_tunnel() {
+            poll_fn(|cx| self.exchange.poll_received(cx)).await;
+        }
+    }
+
     fn fail(&mut self, fault: Fault, asked: Asked) {
+        // A body that is made of the request's fails with it, and is not to blame.
+        let fault = self.exchange.wrong().map_or(fault, Fault::Wrong);
         let code = match fault {
             Fault::Stopped => {
                 self.exchange.set_reset(&self.link);
@@ -223,7 +245,12 @@ impl Answering {
             Fault::Lost => Code::H3_REQUEST_CANCELLED,
             Fault::Stalled => {
                 Counters::count(&self.link.counters().write_stalled);
+                self.link.count_provoked();
                 Code::H3_REQUEST_CANCELLED
+            }
+            Fault::Answer(reason) => {
+                tracing::error!(reason, "the service's answer is wrong");
+                Code::H3_INTERNAL_ERROR
             }
             Fault::Body(error) => {
                 tracing::debug!(error = &*error, "an answer broke off");
@@ -272,7 +299,7 @@ enum Trouble {
 
 fn poll_trouble(
     exchange: &Exchange,
-    stopped: Pin<&mut impl Future<Output = Stopped>>,
+    stopped: &mut Delivery,
     cx: &mut Context<'_>,
 ) -> Poll<Trouble> {
     match exchange.poll_notice(cx) {
@@ -280,7 +307,7 @@ fn poll_trouble(
         Poll::Ready(Notice::Wrong(code)) => return Poll::Ready(Trouble::Fault(Fault::Wrong(code))),
         Poll::Pending => {}
     }
-    stopped.poll(cx).map(|stopped| match stopped {
+    stopped.as_mut().poll(cx).map(|stopped| match stopped {
         Ok(Some(_)) => Trouble::Fault(Fault::Stopped),
         Ok(None) | Err(_) => Trouble::Fault(Fault::Lost),
     })
@@ -303,4 +330,26 @@ fn set_content_length(parts: &mut response::Parts, exact: Option<u64>, asked: As
     } else if let Some(exact) = exact {
         parts.headers.entry(length).or_insert_with(|| exact.into());
     }
+}
+
+/// How many bytes of the body have to come because the answer's head says so.
+fn content_length(parts: &response::Parts, asked: Asked) -> Result<Option<u64>, Fault> {
+    let mut lengths = parts.headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next().filter(|_| has_body(parts, asked)) else { return Ok(None) };
+    let digits = first.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|text| text.parse().ok()) {
+        Some(length) if lengths.all(|other| other == first) => Ok(Some(length)),
+        _ => Err(Fault::Answer("a content-length that is no number")),
+    }
+}
+
+/// Takes the next bytes of the body off what its head promised.
+fn count_down(left: &mut Option<u64>, bytes: usize, last: bool) -> Result<(), Fault> {
+    let Some(left) = left else { return Ok(()) };
+    let fault = Fault::Answer("a body that is not as long as its content-length");
+    match left.checked_sub(bytes as u64) {
+        Some(rest) if rest == 0 || !last => *left = rest,
+        _ => return Err(fault),
+    }
+    Ok(())
 }

@@ -114,6 +114,7 @@ async fn interim_answers_come_before_the_final_one_and_never_after() {
             let answer = |status: u16| Response::builder().status(status).body(()).unwrap();
             interim.send(answer(103)).unwrap();
             interim.send(answer(101)).unwrap_err();
+            interim.send(answer(100)).unwrap();
             interim.send(answer(200)).unwrap_err();
             tokio::time::sleep(Duration::from_millis(20)).await;
             interim.send(answer(102)).unwrap();
@@ -126,7 +127,7 @@ async fn interim_answers_come_before_the_final_one_and_never_after() {
     let mut client = server.h3().await;
     let mut stream = client.open("GET").await;
     stream.finish().await.unwrap();
-    for status in [103, 102, 200] {
+    for status in [103, 100, 102, 200] {
         let response = timeout(PATIENCE, stream.recv_response()).await.unwrap().unwrap();
         assert_eq!(response.status(), status);
     }

@@ -52,7 +52,8 @@ fn contains(net: &IpNet, ip: IpAddr) -> bool {
 
 /// Whether `ip` is outside of the public Internet: loopback, private, link-local, shared,
 /// documentation, multicast or reserved, also wrapped into IPv6 (mapped, NAT64, 6to4).
-pub(crate) fn is_private(ip: IpAddr) -> bool {
+#[must_use]
+pub fn is_private(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => private_v4(ip),
         IpAddr::V6(ip) => private_v6(ip),
@@ -145,10 +146,19 @@ mod tests {
             "64:ff9b::a00:1",
             "2002:7f00:1::",
             "ff02::1",
+            "192.0.0.8",
+            "198.19.0.1",
+            "192.0.2.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::127.0.0.1",
+            "2001:db8::1",
+            "2001::1",
+            "3fff::1",
         ] {
             assert!(is_private(ip(text)), "{text}");
         }
-        for text in ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808"] {
+        for text in ["8.8.8.8", "100.128.0.1", "2606:4700::1111", "64:ff9b::808:808"] {
             assert!(!is_private(ip(text)), "{text}");
         }
     }

@@ -36,7 +36,7 @@ pub use auth::{
 pub use breaker::{Breaker, BreakerConfig, Breakers, Decision, State};
 pub use connections::{ConnectionGuard, Connections};
 pub use cors::{CorsAnswer, CorsDecision, decide, preflight};
-pub use ip::{ClientNet, allowed};
+pub use ip::{ClientNet, allowed, is_private};
 pub use rate::{Limited, Quota, RateKey, Rates};
 pub use retry::{RetryBudget, RetryBudgets};
 pub use singleflight::{FlightError, SingleFlight};

@@ -148,6 +148,12 @@ impl FrameReader {
         self.order = Order::Tunnel;
     }
 
+    /// Forgets the frames so far that brought nothing: for a stream without an end they are counted
+    /// anew every second.
+    pub fn forget_idle(&mut self) {
+        self.idle_frames = 0;
+    }
+
     /// How many bytes are held beside the chunk at hand.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {

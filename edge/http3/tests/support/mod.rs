@@ -89,6 +89,11 @@ impl Server {
     }
 
     pub async fn connect(&self) -> quinn::Connection {
+        self.connect_by(self.address).await
+    }
+
+    /// Connects to an address that leads here.
+    pub async fn connect_by(&self, address: SocketAddr) -> quinn::Connection {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let mut tls = rustls::ClientConfig::builder_with_provider(provider())
@@ -104,7 +109,7 @@ impl Server {
         config.transport_config(Arc::new(transport));
         let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         endpoint.set_default_client_config(config);
-        let connecting = endpoint.connect(self.address, "a.test").unwrap();
+        let connecting = endpoint.connect(address, "a.test").unwrap();
         timeout(PATIENCE, connecting).await.unwrap().unwrap()
     }
 

@@ -90,8 +90,8 @@ impl EncoderStream {
     }
 }
 
-/// Reads the peer's decoder stream. As our encoder inserts nothing, it has nothing to count;
-/// acknowledgements and cancellations change nothing and are read over.
+/// Reads the peer's decoder stream. As our encoder inserts nothing, there is nothing to count or to
+/// acknowledge (RFC 9204 4.4.1); cancellations change nothing and are read over.
 #[derive(Debug, Default)]
 pub struct DecoderStream {
     instructions: Instructions,
@@ -118,12 +118,14 @@ impl DecoderStream {
     }
 
     fn take(&mut self, byte: u8) -> Result<(), StreamError> {
-        let prefix = match self.instructions.first(byte) {
-            0b1000_0000.. => 7,            // Section Acknowledgment
-            0b0100_0000..0b1000_0000 => 6, // Stream Cancellation
+        match self.instructions.first(byte) {
+            0b1000_0000.. => {
+                return Err(StreamError::Decoder("acknowledges what needs no acknowledgement"));
+            }
+            0b0100_0000..0b1000_0000 => {} // Stream Cancellation
             _ => return Err(StreamError::Decoder("counts inserts that were never made")),
-        };
-        match self.instructions.push(byte, prefix) {
+        }
+        match self.instructions.push(byte, 6) {
             Ok(_) => Ok(()),
             Err(Overflow) => Err(StreamError::Decoder("has an integer that is too large")),
         }
@@ -158,17 +160,17 @@ mod tests {
     }
 
     #[test]
-    fn acknowledgements_and_cancellations_are_read_over() {
+    fn cancellations_are_read_over() {
         let mut stream = DecoderStream::default();
-        // Stream 4 acknowledged; stream 8 cancelled; a long id acknowledged, in two pieces.
-        stream.push(&[0x84, 0x48, 0xff]).unwrap();
+        // Stream 8 cancelled; a long id cancelled, in two pieces.
+        stream.push(&[0x48, 0x7f]).unwrap();
         stream.push(&[0x80, 0x01, 0x41]).unwrap();
         assert_eq!(stream.buffered_bytes(), 0);
     }
 
     #[test]
-    fn counting_inserts_is_refused() {
-        for first in [0x00, 0x01, 0x3f] {
+    fn counting_inserts_and_acknowledging_sections_are_refused() {
+        for first in [0x00, 0x01, 0x3f, 0x80, 0x84, 0xff] {
             let error = DecoderStream::default().push(&[first]).unwrap_err();
             assert_eq!(error.code(), Code::QPACK_DECODER_STREAM_ERROR);
         }
@@ -179,6 +181,8 @@ mod tests {
         assert!(EncoderStream::default().push(&[0x3f; 1]).is_ok());
         let endless = [[0x3f].as_slice(), &[0x80; 20]].concat();
         assert!(EncoderStream::default().push(&endless).is_err());
-        assert!(DecoderStream::default().push(&[0xff; 20]).is_err());
+        assert!(DecoderStream::default().push(&[0x7f; 1]).is_ok());
+        let endless = [[0x7f].as_slice(), &[0x80; 20]].concat();
+        assert!(DecoderStream::default().push(&endless).is_err());
     }
 }
