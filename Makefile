@@ -24,9 +24,9 @@ GUEST_BIN := $(CARGO_TARGET_DIR)/$(GUEST_TARGET)/release
 # What building needs, what running needs.
 APT_BUILD := ca-certificates curl gcc libc6-dev make
 APT_RUN := cpio debian-archive-keyring e2fsprogs iproute2 mmdebstrap nftables qemu-system-x86 seabios
-# What checks need: the S3 server of the object store's tests is a Python package, the ACME server of
-# the certificates' tests a Debian one.
-APT_CHECK := pebble python3-venv
+# What checks need: the S3 server of the object store's tests and many clients of the edge's are Python
+# packages; the ACME server of the certificates' tests, a browser and nghttp are Debian's.
+APT_CHECK := chromium nghttp2-client pebble python3-venv
 # What the harness is measured beside.
 APT_BENCH := nghttp2-client nginx-light wrk
 DENY_VERSION := 0.20.2
@@ -158,5 +158,6 @@ tools:
 check-tools:
 	@$(MAKE) --no-print-directory tools APT_RUN="$(APT_RUN) $(APT_CHECK)"
 	@pool/remote/tests/s3-server.sh --install
+	@loadtest/clients/python.sh --install
 	@command -v cargo-deny > /dev/null || $(CARGO) install --locked cargo-deny@$(DENY_VERSION)
 	@command -v cargo-machete > /dev/null || $(CARGO) install --locked cargo-machete@$(MACHETE_VERSION)

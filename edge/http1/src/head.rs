@@ -1,6 +1,8 @@
 //! Heads of requests and answers: found, parsed, and checked against what two parsers could read
 //! differently.
 
+use std::mem::MaybeUninit;
+
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request, response,
@@ -11,6 +13,8 @@ use crate::{decode::Decoder, framing};
 
 /// Header fields that are looked at; more are refused whatever the configuration says.
 pub(crate) const FIELDS_MAX: usize = 256;
+/// Place for what a proxy adds to a head, so that the map need not grow.
+const FIELDS_ADDED: usize = 12;
 
 /// Why a head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -72,9 +76,9 @@ pub(crate) fn parse_request(block: Bytes, fields_max: usize) -> Result<RequestHe
     if has_bare_lf(&block) {
         return Err(HeadFault::Malformed("a line ends with a bare LF"));
     }
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut parsed = httparse::Request::new(&mut fields[..fields_max.min(FIELDS_MAX)]);
-    match parsed.parse(&block) {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(&block, &mut fields[..fields_max.min(FIELDS_MAX)]) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(HeadFault::Malformed("it ends too early")),
         Err(httparse::Error::Version) if !has_three_words(&block) => {
@@ -120,9 +124,10 @@ pub(crate) fn parse_response(block: Bytes) -> Result<ResponseHead, HeadFault> {
     if has_bare_lf(&block) {
         return Err(HeadFault::Malformed("a line ends with a bare LF"));
     }
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut parsed = httparse::Response::new(&mut fields);
-    match parsed.parse(&block) {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    match config.parse_response_with_uninit_headers(&mut parsed, &block, &mut fields) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(HeadFault::Malformed("it ends too early")),
         Err(error) => return Err(fault_of(error)),
@@ -158,7 +163,7 @@ fn fault_of(error: httparse::Error) -> HeadFault {
 }
 
 fn fields_of(block: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, HeadFault> {
-    let mut map = HeaderMap::with_capacity(fields.len());
+    let mut map = HeaderMap::with_capacity(fields.len() + FIELDS_ADDED);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| HeadFault::Malformed("a field name is not a token"))?;

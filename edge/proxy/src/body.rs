@@ -20,6 +20,7 @@ use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use crate::{
     error::EdgeError,
     finish::Finish,
+    interim::Interim,
     pace::{Pace, Watch},
     upstream::UpstreamBody,
 };
@@ -93,6 +94,8 @@ struct Shared {
     /// The function's limit; 0: none.
     bytes_max: u64,
     over: AtomicBool,
+    /// Told to go on when its body is first read; a client that waits for that.
+    waits: Mutex<Option<Interim>>,
 }
 
 impl Shared {
@@ -109,7 +112,11 @@ impl BodyHandle {
     /// # Errors
     ///
     /// [`EdgeError::PayloadTooLarge`] if it says that it is larger than `bytes_max` (0: any size).
-    pub(crate) fn new(body: ClientBody, bytes_max: u64) -> Result<Self, EdgeError> {
+    pub(crate) fn new(
+        body: ClientBody,
+        bytes_max: u64,
+        waits: Option<Interim>,
+    ) -> Result<Self, EdgeError> {
         let ClientBody::Any(body) = body else { return Ok(Self(None)) };
         if bytes_max > 0 && body.size_hint().lower() > bytes_max {
             return Err(EdgeError::PayloadTooLarge { limit_bytes: bytes_max });
@@ -120,6 +127,7 @@ impl BodyHandle {
             bytes: AtomicU64::new(0),
             bytes_max,
             over: AtomicBool::new(false),
+            waits: Mutex::new(waits),
         }))))
     }
 
@@ -147,7 +155,8 @@ impl BodyHandle {
             }
             body.take()?
         };
-        Self::new(ClientBody::Any(body), shared.bytes_max).ok()
+        let waits = shared.waits.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Self::new(ClientBody::Any(body), shared.bytes_max, waits).ok()
     }
 
     /// Bytes that came from the client.
@@ -179,7 +188,11 @@ impl HttpBody for RequestBody {
         let Some(body) = guard.as_mut() else {
             return Poll::Ready(Some(Err(BodyError::TakenBack.into())));
         };
-        shared.started.store(true, Ordering::Release);
+        if !shared.started.swap(true, Ordering::AcqRel)
+            && let Some(client) = shared.waits.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            client.go_on();
+        }
         let frame = match Pin::new(body).poll_frame(cx) {
             Poll::Ready(frame) => frame.map(|frame| frame.map_err(Broke)),
             Poll::Pending => return watch.poll_expired(cx).map(|error| Some(Err(error.into()))),
@@ -201,9 +214,9 @@ impl HttpBody for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|(shared, _)| {
-            shared.lock().as_ref().is_some_and(HttpBody::is_end_stream)
-        })
+        self.0
+            .as_ref()
+            .is_none_or(|(shared, _)| shared.lock().as_ref().is_some_and(HttpBody::is_end_stream))
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -343,7 +356,7 @@ mod tests {
     use super::*;
 
     fn handle(body: Body, bytes_max: u64) -> BodyHandle {
-        BodyHandle::new(ClientBody::Any(body), bytes_max).unwrap()
+        BodyHandle::new(ClientBody::Any(body), bytes_max, None).unwrap()
     }
 
     #[tokio::test]
@@ -362,23 +375,27 @@ mod tests {
     async fn silent_body_ends_with_an_error() {
         let (_sender, channel) = http_body_util::channel::Channel::<Bytes, BoxError>::new(1);
         let silent = handle(channel.boxed_unsync(), 0);
-        assert!(silent.attempt(&Pace::body(Duration::from_millis(20))).frame().await.unwrap().is_err());
+        assert!(
+            silent.attempt(&Pace::body(Duration::from_millis(20))).frame().await.unwrap().is_err()
+        );
     }
 
     #[tokio::test]
     async fn bodies_over_the_limit_are_refused_whether_or_not_they_say_so() {
-        let said = BodyHandle::new(ClientBody::Any(full("hello")), 4);
+        let said = BodyHandle::new(ClientBody::Any(full("hello")), 4, None);
         assert!(matches!(said, Err(EdgeError::PayloadTooLarge { limit_bytes: 4 })));
         let (mut sender, channel) = http_body_util::channel::Channel::<Bytes, BoxError>::new(2);
         sender.send_data(Bytes::from_static(b"hello")).await.unwrap();
         let unsaid = handle(channel.boxed_unsync(), 4);
-        assert!(unsaid.attempt(&Pace::body(Duration::from_secs(9))).frame().await.unwrap().is_err());
+        assert!(
+            unsaid.attempt(&Pace::body(Duration::from_secs(9))).frame().await.unwrap().is_err()
+        );
         assert_eq!(unsaid.went_over(), Some(4));
     }
 
     #[test]
     fn an_empty_body_costs_no_handle() {
-        let handle = BodyHandle::new(ClientBody::new(full("")), 0).unwrap();
+        let handle = BodyHandle::new(ClientBody::new(full("")), 0, None).unwrap();
         assert!(handle.is_empty() && handle.is_untouched());
         assert!(handle.attempt(&Pace::body(Duration::from_secs(1))).is_end_stream());
     }

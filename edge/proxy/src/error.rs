@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use edge_telemetry::Refused;
 use pool_model::{ErrorCode, SandboxId};
 
 use crate::{body::BoxError, route::HostError};
@@ -191,8 +192,9 @@ impl EdgeError {
             Self::AddressRefused | Self::Forbidden { .. } => ErrorCode::Forbidden,
             Self::Unauthorized { .. } => ErrorCode::Unauthorized,
             Self::RateLimited { .. } => ErrorCode::RateLimited,
-            Self::QueueFull { .. }
-            | Self::Submit { source: crate::routes::SubmitError::Full } => ErrorCode::QueueFull,
+            Self::QueueFull { .. } | Self::Submit { source: crate::routes::SubmitError::Full } => {
+                ErrorCode::QueueFull
+            }
             Self::QueueTimeout { .. } => ErrorCode::QueueTimeout,
             Self::PayloadTooLarge { .. }
             | Self::Submit { source: crate::routes::SubmitError::TooLarge { .. } } => {
@@ -208,6 +210,19 @@ impl EdgeError {
             Self::NoCapacity { .. } => ErrorCode::NoCapacity,
             Self::DeadlineExceeded { .. } => ErrorCode::DeadlineExceeded,
             Self::UpstreamReset { .. } => ErrorCode::UpstreamReset,
+        }
+    }
+
+    /// Which guard refused the request, if one did.
+    pub(crate) fn refused_by(&self) -> Option<Refused> {
+        match self {
+            Self::RateLimited { .. } => Some(Refused::Rate),
+            Self::QueueFull { .. } => Some(Refused::Queue),
+            Self::QueueTimeout { .. } => Some(Refused::QueueTimeout),
+            Self::Unauthorized { .. } => Some(Refused::Auth),
+            Self::AddressRefused => Some(Refused::Address),
+            Self::CircuitOpen { .. } => Some(Refused::Circuit),
+            _ => None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use edge_telemetry::{
     ErrorSource, Outcome, Protocol as RecordProtocol, RecordId, RequestRecord, RouteKind,
-    TraceContext,
+    TraceContext, TunnelGuard,
 };
 use http::{HeaderMap, Method, Request, Response, header};
 use pool_model::{Port, RequestId, SandboxId, TeamId};
@@ -26,6 +26,7 @@ pub(crate) struct Draft {
     pub(crate) interims: u32,
     held: Held,
     body: BodyHandle,
+    tunnel: Option<TunnelGuard>,
 }
 
 /// Finishes a request when its answer's body has ended or is dropped.
@@ -70,6 +71,7 @@ impl Finish {
             interims: 0,
             held: Held::default(),
             body: BodyHandle::default(),
+            tunnel: None,
         };
         Box::new(Self { worker: Arc::clone(worker), started, draft, finished: false })
     }
@@ -116,7 +118,7 @@ impl std::fmt::Debug for Finish {
 impl Draft {
     /// The host, once the head proved well-formed.
     pub(crate) fn set_host(&mut self, host: &str) {
-        host.clone_into(&mut self.record.host);
+        self.record.set_host(host);
     }
 
     pub(crate) fn set_api(&mut self) {
@@ -194,6 +196,11 @@ impl Draft {
         (self.held, self.body) = (held, body);
     }
 
+    /// The request has become a tunnel.
+    pub(crate) fn set_tunnel(&mut self, tunnel: TunnelGuard) {
+        self.tunnel = Some(tunnel);
+    }
+
     /// Tells the guest which trace it is part of.
     pub(crate) fn propagate(&self, headers: &mut HeaderMap) {
         if let Some(trace) = &self.record.trace {
@@ -207,7 +214,6 @@ fn ms(time: std::time::Duration) -> f32 {
 }
 
 fn unix_ns() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "a log's time is wall clock")]
     let now = std::time::SystemTime::now();
     let since = now.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

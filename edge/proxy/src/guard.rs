@@ -3,13 +3,12 @@
 use std::{net::IpAddr, time::Duration};
 
 use edge_policy::{
-    Admission, AdmitKey, AdmitLimits, Authenticator, BreakerConfig, Breakers, ClientNet, Credential,
-    Identity,
-    Permit, RateKey, Rates, Refused, RequestHead, RetryBudgets, SigningSecret, TrafficDecision,
-    TrafficToken, admit_traffic, allowed,
+    Admission, AdmitKey, AdmitLimits, Authenticator, BreakerConfig, Breakers, ClientNet,
+    Credential, Identity, Permit, RateKey, Rates, Refused, RequestHead, RetryBudgets,
+    SigningSecret, TrafficDecision, TrafficToken, admit_traffic, allowed,
 };
 use http::{HeaderName, HeaderValue, Method, request::Parts, uri::PathAndQuery};
-use pool_model::{Port, Rate, SandboxId, TeamId};
+use pool_model::{Port, Rate, SandboxId};
 use tokio::time::Instant;
 
 use crate::{
@@ -139,7 +138,9 @@ impl Guards {
         let key = AdmitKey { function: route.function, team: route.team };
         self.admission.admit(key, limits, until).await.map_err(|refused| match refused {
             Refused::QueueFull { retry_after } => EdgeError::QueueFull { retry_after },
-            Refused::QueueTimeout { retry_after } => EdgeError::QueueTimeout { waited, retry_after },
+            Refused::QueueTimeout { retry_after } => {
+                EdgeError::QueueTimeout { waited, retry_after }
+            }
         })
     }
 
@@ -171,23 +172,11 @@ impl Guards {
         private_port(route, secure, parts)
     }
 
-    fn rate(
-        &self,
-        key: RateKey,
-        rate: Option<Rate>,
-        scope: &'static str,
-    ) -> Result<(), EdgeError> {
+    fn rate(&self, key: RateKey, rate: Option<Rate>, scope: &'static str) -> Result<(), EdgeError> {
         match self.rates.check(key, rate, Instant::now().into_std()) {
             Ok(_) => Ok(()),
-            Err(limited) => {
-                Err(EdgeError::RateLimited { scope, retry_after: limited.retry_after })
-            }
+            Err(limited) => Err(EdgeError::RateLimited { scope, retry_after: limited.retry_after }),
         }
-    }
-
-    /// Takes a place of the team, for what has no function.
-    pub(crate) fn team_rate(&self, team: TeamId) -> Result<(), EdgeError> {
-        self.rate(RateKey::Team(team), self.team_rate, "the team")
     }
 }
 
@@ -231,8 +220,7 @@ fn private_port(
     let token = route.traffic_token.as_deref().and_then(TrafficToken::new).ok_or_else(missing)?;
     let redirect = matches!(parts.method, Method::GET | Method::HEAD);
     let age = TRAFFIC_COOKIE_AGE;
-    let decision =
-        admit_traffic(&token, &parts.uri, &mut parts.headers, redirect, secure, age);
+    let decision = admit_traffic(&token, &parts.uri, &mut parts.headers, redirect, secure, age);
     match decision {
         TrafficDecision::Pass { path_and_query } => {
             if let Some(cleaned) = path_and_query {

@@ -49,7 +49,8 @@ pub(crate) fn check<B>(
 fn tunnel<B>(request: &Request<B>, protocol: Option<&str>) -> Result<Tunnel, EdgeError> {
     if request.method() != Method::CONNECT {
         let h1 = !matches!(request.version(), Version::HTTP_2 | Version::HTTP_3);
-        let upgrade = h1 && request.method() == Method::GET && asks_for_websocket(request.headers());
+        let upgrade =
+            h1 && request.method() == Method::GET && asks_for_websocket(request.headers());
         return Ok(if upgrade { Tunnel::Upgrade } else { Tunnel::No });
     }
     match protocol {
@@ -174,7 +175,10 @@ mod tests {
             (Version::HTTP_3, "/", vec![]),
         ];
         for (version, uri, headers) in refused {
-            assert!(check(&request(version, uri, &headers), None, 1024).is_err(), "{uri} {headers:?}");
+            assert!(
+                check(&request(version, uri, &headers), None, 1024).is_err(),
+                "{uri} {headers:?}"
+            );
         }
     }
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
+use pool_model::FunctionId;
 use tokio::time::Instant;
 
 use crate::{
@@ -43,7 +44,8 @@ impl Inside {
 
     /// Invokes a function as its team would: limits of rate, address and credentials are its
     /// callers', not its own; limits of concurrency hold. At most `bytes_max` bytes of the answer
-    /// are kept, and whether there were more is told.
+    /// are kept, and whether there were more is told. If the name belongs to another function by
+    /// now the answer is 404.
     ///
     /// # Errors
     ///
@@ -54,14 +56,14 @@ impl Inside {
     /// Dropping the future ends the invocation.
     pub async fn invoke(
         &self,
-        function: &str,
+        (id, function): (FunctionId, &str),
         tag: Option<&str>,
         request: Request<Bytes>,
         bytes_max: usize,
         within: Duration,
     ) -> Result<(Response<Bytes>, bool), InsideError> {
         let until = Instant::now() + within;
-        let answering = self.worker.serve_inside(function, tag, request);
+        let answering = self.worker.serve_inside((id, function), tag, request);
         let response = tokio::time::timeout_at(until, answering)
             .await
             .map_err(|_| InsideError::Late(within))?;
@@ -91,7 +93,7 @@ impl Inside {
 impl Worker {
     async fn serve_inside(
         self: &Arc<Self>,
-        function: &str,
+        (id, function): (FunctionId, &str),
         tag: Option<&str>,
         request: Request<Bytes>,
     ) -> Response<AnswerBody> {
@@ -105,7 +107,7 @@ impl Worker {
         if let Ok(host) = http::HeaderValue::from_str(&domain.host(&target)) {
             parts.headers.insert(http::header::HOST, host);
         }
-        parts.extensions.insert(FromInside);
+        parts.extensions.insert(FromInside(id));
         let body = if body.is_empty() { ClientBody::Empty } else { ClientBody::Any(full(body)) };
         let client = ClientInfo {
             peer: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -124,4 +126,4 @@ impl Worker {
 
 /// Marks a request that was let in by its team when it was submitted.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct FromInside;
+pub(crate) struct FromInside(pub(crate) FunctionId);

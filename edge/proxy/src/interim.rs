@@ -15,7 +15,22 @@ pub(crate) enum Interim {
 }
 
 impl Interim {
-    /// Sends one. `100` is not for here: the listeners say it when a body is first read.
+    /// Tells a client that waits (`Expect: 100-continue`) to send its body. The HTTP/1.1 listener
+    /// does that itself.
+    pub(crate) fn go_on(&self) {
+        let mut go_on = Response::new(());
+        *go_on.status_mut() = http::StatusCode::CONTINUE;
+        let sent = match self {
+            Self::None | Self::H1(_) => return,
+            Self::H2(interim) => interim.send(go_on).is_ok(),
+            Self::H3(interim) => interim.send(go_on).is_ok(),
+        };
+        if !sent {
+            tracing::debug!("a client was told too late to go on");
+        }
+    }
+
+    /// Sends one. A guest's `100` is not passed on: see [`Interim::go_on`].
     pub(crate) fn send(&self, answer: Response<()>) {
         if answer.status() == http::StatusCode::CONTINUE {
             return;

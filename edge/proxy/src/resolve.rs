@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use edge_telemetry::WorkerTelemetry;
 use http::{HeaderMap, HeaderName, Uri, uri::PathAndQuery};
 use pool_model::{Port, SandboxId};
 use tokio::{runtime::Handle, time::timeout};
@@ -60,6 +61,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) limits: &'a Limits,
     /// Where lookups run that have to ask: a worker's thread must not wait for a disk.
     pub(crate) lookups: &'a Handle,
+    pub(crate) telemetry: &'a WorkerTelemetry,
 }
 
 impl Resolver<'_> {
@@ -107,7 +109,10 @@ impl Resolver<'_> {
     /// The function of this name.
     pub(crate) async fn function(&self, name: &str) -> Result<Arc<FunctionRoute>, EdgeError> {
         let found = match self.routes.cached_function(name) {
-            Some(found) => found,
+            Some(found) => {
+                self.telemetry.count_route(true);
+                found
+            }
             None => {
                 let (routes, name) = (Arc::clone(self.routes), name.to_owned());
                 self.ask(async move { routes.function(&name).await }).await?
@@ -121,7 +126,10 @@ impl Resolver<'_> {
 
     async fn sandbox(&self, sandbox: SandboxId) -> Result<Arc<SandboxRoute>, EdgeError> {
         let found = match self.routes.cached_sandbox(sandbox) {
-            Some(found) => found,
+            Some(found) => {
+                self.telemetry.count_route(true);
+                found
+            }
             None => {
                 let routes = Arc::clone(self.routes);
                 self.ask(async move { routes.sandbox(sandbox).await }).await?
@@ -135,7 +143,10 @@ impl Resolver<'_> {
 
     async fn custom_domain(&self, host: String) -> Result<Arc<str>, EdgeError> {
         let found = match self.routes.cached_domain(&host) {
-            Some(found) => found,
+            Some(found) => {
+                self.telemetry.count_route(true);
+                found
+            }
             None => {
                 let routes = Arc::clone(self.routes);
                 self.ask(async move { routes.domain(&host).await }).await?
@@ -153,6 +164,7 @@ impl Resolver<'_> {
         &self,
         lookup: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, EdgeError> {
+        self.telemetry.count_route(false);
         let after = self.limits.route_timeout;
         let step = "finding the route";
         match timeout(after, self.lookups.spawn(lookup)).await {
@@ -187,15 +199,15 @@ fn by_header(domain: &Domain, headers: &mut HeaderMap) -> Result<Target, EdgeErr
 /// `/fn/<name>/rest` and `/sb/<port>-<id>/rest`; the URI keeps the rest. `None`: the API's.
 fn by_path(uri: &mut Uri) -> Result<Option<(Target, String)>, EdgeError> {
     let path = uri.path();
-    let (parse, kind): (fn(&str) -> Result<Target, HostError>, _) =
-        match (path.strip_prefix("/fn/"), path.strip_prefix("/sb/")) {
-            (Some(_), _) => (route::function, "/fn/"),
-            (None, Some(_)) => (route::sandbox_port, "/sb/"),
-            (None, None) => return Ok(None),
-        };
+    let kinds = ["/fn/", "/sb/"];
+    let Some(kind) = kinds.into_iter().find(|kind| path.starts_with(kind)) else {
+        return Ok(None);
+    };
     let rest = &path[kind.len()..];
     let label = rest.split('/').next().unwrap_or_default();
-    let target = parse(&label.to_ascii_lowercase())?;
+    let lower = label.to_ascii_lowercase();
+    let target =
+        if kind == "/fn/" { route::function(&lower) } else { route::sandbox_port(&lower) }?;
     let prefix = format!("{kind}{label}");
     let rest = &path[prefix.len()..];
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -234,7 +246,10 @@ mod tests {
         };
         let (target, prefix, uri) = named("https://d.test/fn/hello/a/b?c=d").unwrap().unwrap();
         assert_eq!(target, Target::Function { name: "hello".to_owned(), tag: None });
-        assert_eq!((prefix.as_str(), uri.path_and_query().unwrap().as_str()), ("/fn/hello", "/a/b?c=d"));
+        assert_eq!(
+            (prefix.as_str(), uri.path_and_query().unwrap().as_str()),
+            ("/fn/hello", "/a/b?c=d")
+        );
         let (target, _, uri) = named("/fn/hello--canary?x").unwrap().unwrap();
         let tag = Some("canary".to_owned());
         assert_eq!(target, Target::Function { name: "hello".to_owned(), tag });

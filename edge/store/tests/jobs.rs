@@ -259,3 +259,19 @@ fn version() -> NewVersion {
         at: Timestamp::UNIX_EPOCH,
     }
 }
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_harms_no_other() {
+    let db = TestDb::new().await;
+    let (bad, good) = (db.submit(0).await, db.submit(1).await);
+    let path = db.dir.path().join("wrenn.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let rows = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let spoil = sqlx::query("UPDATE invocations SET body = '###' WHERE id = $1");
+    spoil.bind(bad.to_string()).execute(&rows).await.unwrap();
+
+    assert_eq!(db.claim(1).await.iter().map(|c| c.id).collect::<Vec<_>>(), [good]);
+    let dead = db.store.invocation(TEAM, bad).await.unwrap().unwrap();
+    assert_eq!((dead.state, dead.finished_at), (State::Dead, Some(at(1))));
+    assert!(dead.error.as_deref().unwrap().starts_with("it cannot be read"), "{:?}", dead.error);
+}

@@ -113,14 +113,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("object_store", &["pool-remote"]),
     (
         "quinn",
-        &[
-            "edge-cli",
-            "edge-http3",
-            "edge-proxy",
-            "edge-quic",
-            "loadtest-server",
-            "loadtest-wire",
-        ],
+        &["edge-cli", "edge-http3", "edge-proxy", "edge-quic", "loadtest-server", "loadtest-wire"],
     ),
     ("sqlx", &["edge-store"]),
 ];

@@ -1,10 +1,10 @@
-//! Minutes, results and rows that an unlucky moment must not cost anyone.
+//! Minutes and results that an unlucky moment must not cost anyone.
 
 use std::time::Duration;
 
 use crate::support::{Bed, policy};
 use edge_jobs::Clock;
-use edge_store::{Answer, End, InvocationRecord, InvocationState as State};
+use edge_store::{Answer, End, InvocationRecord};
 use jiff::{SignedDuration, Timestamp};
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -74,23 +74,4 @@ async fn the_last_answer_stays_when_a_later_attempt_has_none() {
     assert_eq!(record.error.as_deref(), Some("unreachable"));
     let answer = bed.store.invocation_answer(bed.team, last.id).await.unwrap().unwrap();
     assert_eq!(answer.body, b"busy");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_cannot_be_read_harms_no_other() {
-    let bed = Bed::new().await;
-    let bad = bed.submit(policy(), "bad").await.unwrap();
-    let good = bed.submit(policy(), "good").await.unwrap();
-    let pool = sqlx::SqlitePool::connect_with(
-        sqlx::sqlite::SqliteConnectOptions::new().filename(bed.database()),
-    )
-    .await
-    .unwrap();
-    let spoil = sqlx::query("UPDATE invocations SET body = '###' WHERE id = $1");
-    spoil.bind(bad.to_string()).execute(&pool).await.unwrap();
-    let running = bed.run(|_| Ok((200, "")));
-    bed.wait_for(good, State::Succeeded).await;
-    let dead = bed.wait_for(bad, State::Dead).await;
-    running.stop().await;
-    assert!(dead.error.as_deref().unwrap().starts_with("it cannot be read"), "{:?}", dead.error);
 }

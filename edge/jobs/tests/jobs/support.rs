@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A database with one function, and its queue.
 pub(crate) struct Bed {
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     pub(crate) store: Store,
     pub(crate) jobs: Jobs,
     pub(crate) team: TeamId,
@@ -51,11 +51,7 @@ impl Bed {
         store.create_team(team, "t", &ApiKey::generate(), Timestamp::UNIX_EPOCH).await.unwrap();
         store.publish(&version(team, function)).await.unwrap();
         let jobs = Jobs::new(store.clone());
-        Self { dir, store, jobs, team, function }
-    }
-
-    pub(crate) fn database(&self) -> std::path::PathBuf {
-        self.dir.path().join("wrenn.db")
+        Self { _dir: dir, store, jobs, team, function }
     }
 
     pub(crate) fn target(&self, policy: AsyncPolicy) -> Target {

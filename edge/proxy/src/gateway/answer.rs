@@ -41,6 +41,7 @@ impl Worker {
         }
         if accepted {
             accept_tunnel(&mut parts, call.tunnel);
+            call.record.set_tunnel(self.telemetry.telemetry().tunnel());
         }
         let body = AnswerBody::upstream(body, outbound.response_bytes_max);
         Response::from_parts(parts, body)

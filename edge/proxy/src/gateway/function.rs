@@ -12,7 +12,7 @@ use tokio::time::timeout_at;
 
 use super::{Call, Worker, invoke::Outbound};
 use crate::{
-    body::{AnswerBody, BodyHandle, ClientBody},
+    body::{AnswerBody, ClientBody},
     error::EdgeError,
     head::Tunnel,
     headers::{
@@ -83,7 +83,12 @@ impl Worker {
         tag: Option<&str>,
         prefix: Option<String>,
     ) -> Result<Response<AnswerBody>, EdgeError> {
-        let inside = call.parts.extensions.get::<FromInside>().is_some();
+        let inside = match call.parts.extensions.get::<FromInside>() {
+            Some(FromInside(expected)) if *expected != route.function => {
+                return Err(EdgeError::FunctionNotFound { name: route.name.to_string() });
+            }
+            inside => inside.is_some(),
+        };
         if !inside {
             let client = call.origin.client;
             let keys = RouteKeys { worker: self };
@@ -93,8 +98,7 @@ impl Worker {
         if !inside && policy.asynchronous.enabled && wants_async(&call.parts.headers) {
             return self.submit(call, route, tag).await;
         }
-        let body = std::mem::take(&mut call.body);
-        let body = BodyHandle::new(body, policy.request_bytes_max)?;
+        let body = call.take_body(policy.request_bytes_max)?;
         let deadline = call.started + version.timeout;
         let permit = self.gateway.guards.admit(route, deadline).await?;
         let h2c = speaks_h2(policy.app_protocol, &call.parts.headers, call.tunnel);
@@ -111,6 +115,7 @@ impl Worker {
                 prefix: prefix.as_deref(),
                 websocket: call.tunnel != Tunnel::No,
                 h2c,
+                from_inside: inside,
             },
         );
         call.record.propagate(&mut call.parts.headers);
@@ -236,11 +241,7 @@ fn wants_async(headers: &http::HeaderMap) -> bool {
 }
 
 /// Whether the guest's server is spoken to in HTTP/2.
-pub(super) fn speaks_h2(
-    protocol: AppProtocol,
-    headers: &http::HeaderMap,
-    tunnel: Tunnel,
-) -> bool {
+pub(super) fn speaks_h2(protocol: AppProtocol, headers: &http::HeaderMap, tunnel: Tunnel) -> bool {
     match protocol {
         _ if tunnel != Tunnel::No => false,
         AppProtocol::H2c => true,

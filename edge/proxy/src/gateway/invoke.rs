@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use edge_http1::server::RecvError;
 use edge_policy::{Decision, HostPermit, Permit};
+use edge_telemetry::{Limit, UpstreamError};
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::time::Instant;
 
@@ -31,8 +32,8 @@ pub(super) struct Outbound {
 /// What a request holds until its answer has ended.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    pub(crate) permit: Option<Permit>,
-    pub(crate) host: Option<HostPermit>,
+    pub(crate) _permit: Option<Permit>,
+    pub(crate) _host: Option<HostPermit>,
 }
 
 impl Worker {
@@ -66,7 +67,7 @@ impl Worker {
                     refusal = no_capacity(route);
                 }
                 Ok(answered) => {
-                    let held = Held { permit: outbound.permit.take(), host: Some(host) };
+                    let held = Held { _permit: outbound.permit.take(), _host: Some(host) };
                     return Ok(self.answer(call, outbound, answered, held));
                 }
                 Err(error @ SendError::Connect { .. }) => {
@@ -107,8 +108,9 @@ impl Worker {
         }
         let limits = &self.gateway.limits;
         let pace = match call.tunnel {
-            Tunnel::No => Pace::body(limits.body_idle_timeout)
-                .with_min_rate(limits.min_body_bytes_per_second),
+            Tunnel::No => {
+                Pace::body(limits.body_idle_timeout).with_min_rate(limits.min_body_bytes_per_second)
+            }
             Tunnel::Upgrade | Tunnel::Connect => Pace::tunnel(limits.tunnel_idle_timeout),
         };
         call.record.set_upstream(agent.address);
@@ -143,6 +145,19 @@ impl Worker {
         attempt: &Result<Answered, SendError>,
     ) {
         let (breakers, now) = (&self.gateway.guards.breakers, now());
+        if let Err(error) = attempt {
+            if let SendError::Body(source) = error
+                && is_too_slow(&**source)
+            {
+                self.gateway.telemetry.count_limit(Limit::BodyRate);
+            }
+            self.telemetry.count_upstream_error(match error {
+                SendError::Connect { .. } => UpstreamError::Connect,
+                SendError::Reset { .. } => UpstreamError::Reset,
+                SendError::Deadline { .. } => UpstreamError::Timeout,
+                SendError::Body(_) => UpstreamError::Body,
+            });
+        }
         match attempt {
             Ok(_) if decision == Decision::Go => {}
             Ok(_) => breakers.succeeded(agent.address, decision, now),

@@ -15,7 +15,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use edge_telemetry::{Telemetry, WorkerTelemetry};
 use futures::future::BoxFuture;
-use http::{HeaderValue, Request, Response, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 use pool_model::RequestId;
@@ -23,7 +23,7 @@ use tokio::{runtime::Handle, time::Instant};
 use tower::{Service, ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
-    body::{AnswerBody, Body, BoxError, ClientBody},
+    body::{AnswerBody, Body, BodyHandle, BoxError, ClientBody},
     config::{Limits, TrustConfig},
     error::EdgeError,
     finish::{Draft, Finish},
@@ -141,6 +141,15 @@ pub(crate) struct Call<'a> {
     pub(crate) record: &'a mut Draft,
 }
 
+impl Call<'_> {
+    /// The request's body for its way to an agent.
+    fn take_body(&mut self, bytes_max: u64) -> Result<BodyHandle, EdgeError> {
+        let waits = self.parts.headers.contains_key(header::EXPECT);
+        let waits = waits.then(|| self.interim.clone());
+        BodyHandle::new(std::mem::take(&mut self.body), bytes_max, waits)
+    }
+}
+
 impl Worker {
     /// Answers one request. Never fails: errors are answers.
     ///
@@ -161,10 +170,12 @@ impl Worker {
             let code = error.code();
             tracing::debug!(request.id = %id, error = &error as &dyn std::error::Error, "refused");
             finish.draft.set_error(&error);
+            self.count(&error);
             pages::answer(form, code, &error.to_string(), id, error.retry_after())
         });
         let fields = response.headers_mut();
-        if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+        if let Ok(mut id) = HeaderValue::from_str(&id.to_string()) {
+            id.set_sensitive(true); // comes once: no use to a table of header compression
             fields.insert(headers::REQUEST_ID, id);
         }
         if client.tls {
@@ -179,6 +190,12 @@ impl Worker {
         }
         finish.head(&response);
         response.map(|body| body.on_end(finish))
+    }
+
+    fn count(&self, error: &EdgeError) {
+        if let Some(by) = error.refused_by() {
+            self.telemetry.count_refused(by);
+        }
     }
 
     /// The same, for a task of its own.
@@ -205,6 +222,10 @@ impl Worker {
         let (authority, tunnel) = head::check(&request, connect.as_deref(), max_bytes)?;
         record.set_host(&authority);
         let (mut parts, body) = request.into_parts();
+        if tunnel == Tunnel::Connect {
+            // The guest's server speaks HTTP/1.1, where a WebSocket begins with GET (RFC 8441 5).
+            parts.method = Method::GET;
+        }
         if !client.tls
             && let Some(answer) = self.plain_http(&authority, &parts)
         {
@@ -219,20 +240,11 @@ impl Worker {
             routes: &gateway.routes,
             limits: &gateway.limits,
             lookups: &gateway.lookups,
+            telemetry: &self.telemetry,
         };
         let resolved = resolver.resolve(&authority, &mut parts.uri, &mut parts.headers).await?;
-        let call = Call {
-            id,
-            client,
-            parts,
-            body,
-            interim,
-            started,
-            authority,
-            origin,
-            tunnel,
-            record,
-        };
+        let call =
+            Call { id, client, parts, body, interim, started, authority, origin, tunnel, record };
         let (named, prefix) = (resolved.named, resolved.prefix);
         match resolved.to {
             Destination::Api => self.call_api(call).await,

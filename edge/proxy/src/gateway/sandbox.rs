@@ -11,7 +11,7 @@ use super::{
     invoke::{Held, Outbound, failed},
 };
 use crate::{
-    body::{AnswerBody, BodyHandle},
+    body::AnswerBody,
     error::EdgeError,
     guard::Passed,
     head::Tunnel,
@@ -42,7 +42,7 @@ impl Worker {
                     return Ok(set_cookie(location, cookie, prefix.as_deref()));
                 }
             };
-        let body = BodyHandle::new(std::mem::take(&mut call.body), 0)?;
+        let body = call.take_body(0)?;
         let h2c = call.tunnel == Tunnel::No
             && (route.traffic.h2c_ports.contains(&port)
                 || speaks_h2(pool_model::AppProtocol::Auto, &call.parts.headers, call.tunnel));
@@ -59,6 +59,7 @@ impl Worker {
                 prefix: prefix.as_deref(),
                 websocket: call.tunnel != Tunnel::No,
                 h2c,
+                from_inside: false,
             },
         );
         call.record.propagate(&mut call.parts.headers);
@@ -72,7 +73,7 @@ impl Worker {
         };
         let answered = self.attempt(&mut call, &outbound, &route.agent, false).await;
         let answered = answered.map_err(|error| failed(error, &outbound))?;
-        let held = Held { permit: Some(permit), host: None };
+        let held = Held { _permit: Some(permit), _host: None };
         let authority = call.authority.clone();
         let mut answer = self.answer(&mut call, outbound, answered, held);
         let domain = &self.gateway.domain;

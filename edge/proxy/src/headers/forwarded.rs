@@ -1,9 +1,6 @@
 //! Who a request comes from, and how that is told to the guest (RFC 7239 and `X-Forwarded-*`).
 
-use std::{
-    fmt::Write as _,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
@@ -88,22 +85,42 @@ pub(crate) fn set(headers: &mut HeaderMap, origin: &Origin, peer: IpAddr, host: 
     }
     let said_host = origin.trusted && headers.contains_key(X_FORWARDED_HOST);
     let peer = peer.to_canonical();
-    let separator = |text: &str| if text.is_empty() { "" } else { ", " };
-    let _ = write!(list, "{}{peer}", separator(&list));
-    let _ = write!(
-        forwarded,
-        "{}for={};host=\"{}\";proto={scheme}",
-        separator(&forwarded),
-        Node(peer),
-        host.replace(['"', '\\'], "")
-    );
-    insert_text(headers, X_FORWARDED_FOR, &list);
-    insert_text(headers, header::FORWARDED, &forwarded);
+    let peer_text = peer.to_string();
+    for text in [&mut list, &mut forwarded] {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+    }
+    list.push_str(&peer_text);
+    node(&mut forwarded, peer, &peer_text, host, scheme);
+    insert_string(headers, X_FORWARDED_FOR, list);
+    insert_string(headers, header::FORWARDED, forwarded);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     if !said_host {
         insert_text(headers, X_FORWARDED_HOST, host);
     }
-    insert_text(headers, X_REAL_IP, &origin.client.to_string());
+    let client = if origin.client == peer { peer_text } else { origin.client.to_string() };
+    insert_string(headers, X_REAL_IP, client);
+}
+
+/// One element of `Forwarded`; the `for` of an IPv6 address is quoted and in brackets (RFC 7239 6).
+fn node(text: &mut String, peer: IpAddr, peer_text: &str, host: &str, scheme: &str) {
+    text.reserve(peer_text.len() + host.len() + 40);
+    let (open, close) = if peer.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
+    for part in ["for=", open, peer_text, close, ";host=\""] {
+        text.push_str(part);
+    }
+    text.extend(host.split(['"', '\\']));
+    for part in ["\";proto=", scheme] {
+        text.push_str(part);
+    }
+}
+
+/// Like [`insert_text`], without a copy.
+fn insert_string(headers: &mut HeaderMap, name: HeaderName, text: String) {
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(name, value);
+    }
 }
 
 fn join(headers: &HeaderMap, name: &HeaderName, text: &mut String) {
@@ -113,18 +130,6 @@ fn join(headers: &HeaderMap, name: &HeaderName, text: &mut String) {
                 text.push_str(", ");
             }
             text.push_str(value);
-        }
-    }
-}
-
-/// A `for` parameter: IPv6 is quoted and in brackets (RFC 7239 6).
-struct Node(IpAddr);
-
-impl std::fmt::Display for Node {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            IpAddr::V4(ip) => write!(f, "{ip}"),
-            IpAddr::V6(ip) => write!(f, "\"[{ip}]\""),
         }
     }
 }
@@ -191,6 +196,8 @@ mod tests {
         let origin = origin(&headers, peer("10.0.0.8:5"), false, &nets);
         assert_eq!(origin.client, "10.0.0.8".parse::<IpAddr>().unwrap());
         assert_eq!(address("[2001:db8::1]:80"), "2001:db8::1".parse().ok());
-        assert_eq!(format!("{}", Node("2001:db8::1".parse().unwrap())), "\"[2001:db8::1]\"");
+        let mut text = String::new();
+        node(&mut text, "2001:db8::1".parse().unwrap(), "2001:db8::1", "a\"b", "http");
+        assert_eq!(text, "for=\"[2001:db8::1]\";host=\"ab\";proto=http");
     }
 }

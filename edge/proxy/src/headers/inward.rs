@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, header};
 use pool_model::RequestId;
 
 use super::{
-    APP_PROTOCOL, FORWARDED_PREFIX, INNER_REQUEST_ID, REQUEST_ID, TARGET, TOKEN,
+    APP_PROTOCOL, FORWARDED_PREFIX, INNER_REQUEST_ID, OF_JOBS, REQUEST_ID, TARGET, TOKEN,
     forwarded::{self, Origin},
     hop, insert_text, strip_ours,
 };
@@ -15,6 +15,8 @@ use crate::{error::EdgeError, routes::AgentToken};
 /// How often a request may come through edges like this one: functions may call functions, but not
 /// for ever.
 const HOPS_MAX: usize = 16;
+/// What is added here and per attempt.
+const FIELDS_ADDED: usize = 12;
 /// Our name in `Via` (RFC 9110 7.6.3).
 const VIA: HeaderValue = HeaderValue::from_static("1.1 wrenn");
 
@@ -30,6 +32,8 @@ pub(crate) struct Inward<'a> {
     pub(crate) prefix: Option<&'a str>,
     pub(crate) websocket: bool,
     pub(crate) h2c: bool,
+    /// Whether the request was made by the edge itself.
+    pub(crate) from_inside: bool,
 }
 
 /// Refuses what goes in a circle.
@@ -45,9 +49,15 @@ pub(crate) fn check_hops(headers: &HeaderMap) -> Result<(), EdgeError> {
 
 /// Prepares a client's header fields for an agent; the token is added per attempt.
 pub(crate) fn prepare(headers: &mut HeaderMap, inward: Inward<'_>) {
+    headers.reserve(FIELDS_ADDED);
     let trailers = headers.get(header::TE).is_some_and(asks_for_trailers);
     hop::strip(headers);
     strip_ours(headers, |_| false);
+    if !inward.from_inside {
+        for name in OF_JOBS {
+            headers.remove(name);
+        }
+    }
     headers.remove(header::TE);
     headers.remove(header::EXPECT);
     headers.remove(FORWARDED_PREFIX);
@@ -58,6 +68,7 @@ pub(crate) fn prepare(headers: &mut HeaderMap, inward: Inward<'_>) {
     if inward.websocket {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.entry(header::SEC_WEBSOCKET_KEY).or_insert_with(websocket_key);
     }
     insert_text(headers, header::HOST, inward.host);
     headers.insert(TARGET, inward.target);
@@ -73,6 +84,17 @@ pub(crate) fn prepare(headers: &mut HeaderMap, inward: Inward<'_>) {
     }
     headers.append(header::VIA, VIA);
     forwarded::set(headers, &inward.origin, inward.peer, inward.host);
+}
+
+/// A nonce for who asked by CONNECT, where there is none (RFC 8441 5): 16 bytes, of which the last
+/// two bits are 0, in base64 (RFC 6455 4.1).
+fn websocket_key() -> HeaderValue {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut key = *b"AAAAAAAAAAAAAAAAAAAAAA==";
+    for digit in &mut key[..21] {
+        *digit = DIGITS[rand::random_range(0..DIGITS.len())];
+    }
+    HeaderValue::from_bytes(&key).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// What of a request's fields is kept for an invocation that nobody waits for.
@@ -132,6 +154,7 @@ mod tests {
             ("x-wrenn-anything", "forged"),
             ("x-forwarded-prefix", "/forged"),
             ("x-request-id", "forged"),
+            ("wrenn-trigger", "cron/forged"),
             ("connection", "close, X-Secret, host"),
             ("x-secret", "1"),
             ("upgrade", "h2c"),
@@ -153,9 +176,17 @@ mod tests {
                 prefix: None,
                 websocket: false,
                 h2c: true,
+                from_inside: false,
             },
         );
-        for gone in ["x-wrenn-token", "x-wrenn-anything", "connection", "x-secret", "upgrade"] {
+        for gone in [
+            "x-wrenn-token",
+            "x-wrenn-anything",
+            "connection",
+            "x-secret",
+            "upgrade",
+            "wrenn-trigger",
+        ] {
             assert!(!headers.contains_key(gone), "{gone}");
         }
         assert!(!headers.contains_key("x-forwarded-prefix"));

@@ -36,6 +36,13 @@ pub(crate) const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwa
 /// Every field of ours begins with this; none from outside is passed on.
 const OURS: &str = "x-wrenn-";
 
+/// What an invocation by the clock or out of the queue says about itself; nobody else can.
+const OF_JOBS: [HeaderName; 3] = [
+    HeaderName::from_static("wrenn-trigger"),
+    HeaderName::from_static("wrenn-invocation"),
+    HeaderName::from_static("wrenn-attempt"),
+];
+
 /// Removes fields of ours.
 fn strip_ours(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
     if !headers.keys().any(|name| name.as_str().starts_with(OURS)) {

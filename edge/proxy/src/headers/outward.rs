@@ -30,10 +30,13 @@ pub(crate) fn add_timing(headers: &mut HeaderMap, route_ms: f64) -> Timing {
         if let Ok(entry) = entry.to_str() {
             text.push_str(", ");
             text.push_str(entry);
+            // The agent's own is the last: what a guest says stands before it.
+            timing = Timing::default();
             read_timing(entry, &mut timing);
         }
     }
-    if let Ok(value) = HeaderValue::from_str(&text) {
+    if let Ok(mut value) = HeaderValue::try_from(text) {
+        value.set_sensitive(true); // comes once: no use to a table of header compression
         headers.insert(SERVER_TIMING, value);
     }
     timing

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use edge_policy::{ConnectionGuard, Connections};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::config::Limits;
@@ -18,8 +18,8 @@ pub(crate) struct Lifecycle {
     pub(crate) drain: CancellationToken,
     /// Stop at once.
     pub(crate) cut: CancellationToken,
-    /// Accept nothing new, though requests on open connections go on.
-    pub(crate) closed: CancellationToken,
+    /// Whether connections are accepted; requests on open ones go on if not.
+    accepting: Arc<watch::Sender<bool>>,
     pub(crate) tasks: TaskTracker,
     permits: Arc<Semaphore>,
     open: Arc<AtomicUsize>,
@@ -56,12 +56,37 @@ impl Lifecycle {
         Self {
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
-            closed: CancellationToken::new(),
+            accepting: Arc::new(watch::Sender::new(true)),
             tasks: TaskTracker::new(),
             permits: Arc::new(Semaphore::new(limits.max_connections)),
             open: Arc::new(AtomicUsize::new(0)),
             by_address: Arc::new(Connections::new(per_address)),
             max: limits.max_connections,
+        }
+    }
+
+    /// Has listeners accept connections, or not for now.
+    pub(crate) fn accept(&self, accepting: bool) {
+        self.accepting.send_replace(accepting);
+    }
+
+    /// Ready while connections are not to be accepted, after the drain began in any case.
+    pub(crate) async fn paused(&self) {
+        self.until(false).await;
+    }
+
+    /// Ready once connections are to be accepted; false if that will not be, for the drain began.
+    pub(crate) async fn resumed(&self) -> bool {
+        self.until(true).await;
+        !self.drain.is_cancelled()
+    }
+
+    async fn until(&self, accepting: bool) {
+        let mut seen = self.accepting.subscribe();
+        tokio::select! {
+            () = self.drain.cancelled() => {}
+            // It has a sender as long as this lives.
+            _ = seen.wait_for(|now| *now == accepting) => {}
         }
     }
 

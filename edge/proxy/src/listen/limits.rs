@@ -1,12 +1,18 @@
 //! The listeners' settings, made of the edge's limits, and what counts those that were met.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use edge_quic::TransportLimits;
-use edge_telemetry::Telemetry;
+use edge_telemetry::{ConnectionGuard, HandshakeFailure, Limit as Count, Telemetry};
 
 use super::serve;
-use crate::config::Limits;
+use crate::{config::Limits, gateway::Protocol};
 
 /// HTTP/2 flow control per stream.
 const H2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
@@ -62,12 +68,62 @@ impl ListenerConfigs {
         });
     }
 
+    /// What the protocol layers counted.
+    pub(super) fn limit_counts(&self) -> Vec<(Count, u64)> {
+        let (h1, h2, h3) = (&*self.h1_counters, &*self.h2_counters, &*self.h3.counters);
+        let of = |limit, counters: &[&AtomicU64]| {
+            (limit, counters.iter().map(|counter| counter.load(Ordering::Relaxed)).sum())
+        };
+        vec![
+            of(Count::HeaderTime, &[&h1.head_timeout, &h3.head_late]),
+            of(Count::HeaderBytes, &[&h1.head_bytes, &h2.head_bytes, &h3.head_too_large]),
+            of(Count::Malformed, &[&h1.malformed, &h2.malformed, &h3.malformed, &h3.protocol]),
+            of(Count::Idle, &[&h1.idle, &h2.idle]),
+            of(Count::BodyRate, &[&h1.body_rate, &h3.body_late]),
+            of(Count::WriteStalled, &[&h1.write_stalled, &h2.write_stalled, &h3.write_stalled]),
+            of(Count::Streams, &[&h3.uni_excess]),
+            of(
+                Count::Resets,
+                &[
+                    &h2.resets,
+                    &h3.resets_excess,
+                    &h3.unanswered_resets_excess,
+                    &h3.provoked_resets_excess,
+                ],
+            ),
+            of(Count::Continuations, &[&h2.continuations]),
+            of(Count::Settings, &[&h2.settings]),
+            of(Count::Pings, &[&h2.pings]),
+            of(Count::Control, &[&h2.control, &h3.control_excess]),
+            of(Count::TinyData, &[&h2.tiny_data, &h3.empty_frames]),
+            of(Count::Handshake, &[&h2.handshake]),
+        ]
+    }
+
+    /// Counts a connection as open.
+    pub(super) fn open(&self, protocol: Protocol) -> ConnectionGuard {
+        self.telemetry.connection(match protocol {
+            Protocol::H1 => edge_telemetry::Protocol::H1,
+            Protocol::H2 => edge_telemetry::Protocol::H2,
+            Protocol::H3 => edge_telemetry::Protocol::H3,
+        })
+    }
+
     pub(super) fn handshake(&self, kind: Option<rustls::HandshakeKind>) {
         self.telemetry.count_handshake(kind == Some(rustls::HandshakeKind::Resumed));
     }
 
-    pub(super) fn handshake_failed(&self) {
-        self.telemetry.count_failed_handshake();
+    /// `error` is the TLS error, if it was one.
+    pub(super) fn handshake_failed(&self, error: Option<&rustls::Error>) {
+        self.telemetry.count_handshake_failure(match error {
+            None => HandshakeFailure::Closed,
+            Some(rustls::Error::InvalidMessage(_)) => HandshakeFailure::NotTls,
+            Some(rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol) => {
+                HandshakeFailure::NothingInCommon
+            }
+            Some(rustls::Error::AlertReceived(_)) => HandshakeFailure::Alert,
+            Some(_) => HandshakeFailure::Other,
+        });
     }
 }
 

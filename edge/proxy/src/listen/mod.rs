@@ -16,6 +16,7 @@ mod life;
 mod limits;
 mod proxy_header;
 mod quic;
+mod running;
 mod serve;
 mod sockets;
 mod tcp;
@@ -24,23 +25,20 @@ mod worker;
 use std::{
     fmt, io,
     net::{SocketAddr, TcpListener, UdpSocket},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
 
-use edge_quic::{
-    ForwardSocket, QuicSecrets, Shared,
-    handover::{Named, Parcel},
-};
+use edge_quic::{QuicSecrets, Shared, handover::Parcel};
 use edge_telemetry::Telemetry;
 use edge_tls::Certs;
 use http::HeaderValue;
 use quinn::crypto::rustls::QuicServerConfig;
-use tokio::{runtime::Handle, time::timeout};
+use tokio::runtime::Handle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+pub use self::running::Running;
 use self::{life::Lifecycle, limits::ListenerConfigs};
 use crate::{
     EdgeListenConfig, HostError,
@@ -51,8 +49,6 @@ use crate::{
     routes::Routes,
 };
 
-/// How long what was cut has to be gone.
-const CUT_WAIT: Duration = Duration::from_secs(5);
 /// How long a client may keep the QUIC announcement, in seconds (one day).
 const ALT_SVC_MAX_AGE: u32 = 86_400;
 /// The listeners' names in a parcel.
@@ -189,6 +185,10 @@ impl Edge {
             }
         }
         let configs = Arc::new(ListenerConfigs::new(limits, &telemetry));
+        let counted = Arc::downgrade(&configs);
+        telemetry.metrics().add_limits(Box::new(move || {
+            counted.upgrade().map(|configs| configs.limit_counts()).unwrap_or_default()
+        }));
         let (acceptor, quic_tls) = match certs {
             Some(certs) => (Some(acceptor(&certs)?), Some(quic_tls(&certs)?)),
             None => (None, None),
@@ -222,11 +222,12 @@ impl Edge {
 }
 
 fn bind_all(config: &EdgeListenConfig, workers: usize) -> Result<Bound, BindError> {
-    let tcp = |listener, address: Option<SocketAddr>| match address {
-        None => Ok(Vec::new()),
-        Some(address) => sockets::bind_tcp(address, workers)
-            .map_err(|source| BindError::Socket { listener, address, source }),
-    };
+    let tcp =
+        |listener, address: Option<SocketAddr>| match address {
+            None => Ok(Vec::new()),
+            Some(address) => sockets::bind_tcp(address, workers)
+                .map_err(|source| BindError::Socket { listener, address, source }),
+        };
     let http = tcp(HTTP, config.http)?;
     let https = tcp(HTTPS, config.https)?;
     let quic = match config.quic {
@@ -319,11 +320,8 @@ impl BoundEdge {
         let mut quic = sockets.quic.into_iter();
         let mut running = Vec::new();
         for worker in 0..workers {
-            let sockets = worker::Sockets {
-                http: each[0].next(),
-                https: each[1].next(),
-                quic: quic.next(),
-            };
+            let sockets =
+                worker::Sockets { http: each[0].next(), https: each[1].next(), quic: quic.next() };
             let started = worker::start(worker, sockets, setup.clone());
             running.push(started.map_err(|source| BindError::Worker { worker, source })?);
         }
@@ -349,137 +347,4 @@ impl BoundEdge {
 
 fn clone_all<S>(sockets: &[S], clone: fn(&S) -> io::Result<S>) -> Vec<S> {
     sockets.iter().filter_map(|socket| clone(socket).ok()).collect()
-}
-
-/// Serving.
-pub struct Running {
-    workers: Vec<worker::Running>,
-    setup: worker::Setup,
-    kept: Bound,
-}
-
-impl fmt::Debug for Running {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running").field("workers", &self.workers.len()).finish_non_exhaustive()
-    }
-}
-
-impl Running {
-    /// Begins to read QUIC's packets: at once, or when the edge before has stopped to.
-    pub fn read_quic(&self) {
-        for socket in self.workers.iter().filter_map(|worker| worker.socket.as_ref()) {
-            socket.start_reading();
-        }
-    }
-
-    /// What a successor needs of the data plane: copies of the sockets, and where to send packets of
-    /// connections that stay here.
-    ///
-    /// # Errors
-    ///
-    /// If `directory` does not take the sockets that those packets come by.
-    pub fn parcel(&self, directory: &Path) -> io::Result<(Parcel, Option<ForwardSocket>)> {
-        let Bound { http, https, quic } = &self.kept;
-        let mut tcp = named(HTTP, http, TcpListener::try_clone)?;
-        tcp.extend(named(HTTPS, https, TcpListener::try_clone)?);
-        let udp = named(QUIC, quic, UdpSocket::try_clone)?;
-        let mut parcel = Parcel { tcp, udp, ..Parcel::default() };
-        let Some(shared) = &self.setup.quic else { return Ok((parcel, None)) };
-        parcel.generation = shared.generation();
-        parcel.elders = shared.elders();
-        if quic.is_empty() {
-            return Ok((parcel, None));
-        }
-        let forward = ForwardSocket::bind(directory, shared.generation(), shared.workers())?;
-        parcel.elders.push(forward.elder().clone());
-        Ok((parcel, Some(forward)))
-    }
-
-    /// Stops accepting and reading: the successor does that from now on. Requests on open
-    /// connections go on.
-    ///
-    /// # Errors
-    ///
-    /// If a socket for the packets that the successor passes on can't be had.
-    pub fn release(&self, forward: Option<&ForwardSocket>) -> io::Result<()> {
-        self.setup.life.closed.cancel();
-        let Some(forward) = forward else { return Ok(()) };
-        for (number, worker) in self.workers.iter().enumerate() {
-            if let Some(socket) = &worker.socket {
-                socket.stop_reading(forward.socket(byte(number))?);
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes back what was released: the successor went away.
-    pub fn resume(&self) {
-        // The listeners' tasks have ended; their sockets still take connections, which new tasks
-        // of this process would have to accept. QUIC goes on at once.
-        self.read_quic();
-    }
-
-    /// Connections that are open.
-    #[must_use]
-    pub fn open_connections(&self) -> usize {
-        self.setup.life.open()
-    }
-
-    /// Numbers that only the listeners know, for the metrics.
-    #[must_use]
-    pub fn gauges(&self) -> edge_telemetry::Gauges {
-        let (life, quic) = (self.setup.life.clone(), self.setup.quic.clone());
-        Box::new(move || {
-            let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-            let mut all = vec![("connections", "Open connections.", number(life.open() as u64))];
-            if let Some(counters) = quic.as_ref().map(|shared| shared.counters()) {
-                let steered = counters.own;
-                all.push(("quic_datagrams_own", "Datagrams that came to their worker.", number(steered)));
-            }
-            all
-        })
-    }
-
-    /// The gateway itself, for requests that come from no listener.
-    #[must_use]
-    pub fn inside(&self) -> crate::Inside {
-        crate::Inside::new(Arc::clone(&self.setup.gateway))
-    }
-
-    /// Tells every connection to finish, waits for at most `grace`, cuts what is left.
-    pub async fn drain(self, grace: Duration) -> Drained {
-        let Self { workers, setup, kept } = self;
-        drop(kept); // the last copies of the listening sockets, unless a successor has others
-        let life = &setup.life;
-        life.drain.cancel();
-        life.tasks.close();
-        let drained = if timeout(grace, life.tasks.wait()).await.is_ok() {
-            Drained { cut: 0 }
-        } else {
-            let cut = life.open();
-            tracing::warn!(connections = cut, "cutting what did not end in time");
-            life.cut.cancel();
-            let _ = timeout(CUT_WAIT, life.tasks.wait()).await; // they only have to notice
-            Drained { cut }
-        };
-        setup.stop.cancel();
-        let joined = tokio::task::spawn_blocking(move || {
-            for worker in workers {
-                let _ = worker.thread.join(); // a panic was logged by its hook
-            }
-        });
-        let _ = timeout(CUT_WAIT, joined).await; // the process ends anyway
-        drained
-    }
-}
-
-fn named<S>(
-    name: &str,
-    sockets: &[S],
-    clone: fn(&S) -> io::Result<S>,
-) -> io::Result<Vec<Named<S>>> {
-    let named = |(worker, socket): (usize, &S)| {
-        Ok(Named { name: name.to_owned(), worker: byte(worker), socket: clone(socket)? })
-    };
-    sockets.iter().enumerate().map(named).collect()
 }

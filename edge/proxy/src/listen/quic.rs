@@ -27,8 +27,12 @@ pub(super) async fn accept(
     loop {
         let incoming = tokio::select! {
             biased;
-            () = life.drain.cancelled() => break,
-            () = life.closed.cancelled() => break,
+            () = life.paused() => {
+                if life.resumed().await {
+                    continue;
+                }
+                break;
+            }
             incoming = endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { return };
@@ -74,7 +78,7 @@ async fn connection(
     let connection = match timeout(worker.gateway.limits.handshake_timeout, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
-            configs.handshake_failed();
+            configs.handshake_failed(None);
             let error: &dyn std::error::Error = &error;
             return tracing::debug!(%peer, error, "no QUIC handshake");
         }
@@ -84,7 +88,9 @@ async fn connection(
         }
     };
     let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
-    let sni = data.and_then(|data| data.server_name).map(|name| Arc::from(name.to_ascii_lowercase()));
+    let sni =
+        data.and_then(|data| data.server_name).map(|name| Arc::from(name.to_ascii_lowercase()));
     let client = ClientInfo { peer, protocol: Protocol::H3, tls: true, sni };
+    let _open = configs.open(Protocol::H3);
     serve::h3(connection, client, worker, &configs, &life).await;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{limits::ListenerConfigs, life::Lifecycle};
+use super::{life::Lifecycle, limits::ListenerConfigs};
 use crate::{
     body::ClientBody,
     gateway::{ClientInfo, Incoming, Protocol, Worker},
@@ -123,4 +123,3 @@ pub(super) fn refusal(refusal: edge_http1::server::Refusal) -> Response<bytes::B
     fields.insert(crate::headers::ERROR, http::HeaderValue::from_static(code));
     response
 }
-

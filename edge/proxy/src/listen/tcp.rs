@@ -23,7 +23,7 @@ use crate::{
 /// Pause after a failed `accept` (no descriptors left): others must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// ALPN of ACME's own handshakes (RFC 8737): they end with the handshake.
-const ACME_ALPN: &[u8] = b"acme-tls/1";
+const ACME_ALPN: &[u8] = edge_tls::ACME_TLS_ALPN;
 
 /// Accepts until drained.
 pub(super) async fn accept(
@@ -36,8 +36,12 @@ pub(super) async fn accept(
     loop {
         let accepted = tokio::select! {
             biased;
-            () = life.drain.cancelled() => return,
-            () = life.closed.cancelled() => return,
+            () = life.paused() => {
+                if life.resumed().await {
+                    continue;
+                }
+                return;
+            }
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
@@ -112,25 +116,28 @@ impl Connection {
                 }
             }
         }
+        // Each stage is a future of its own on the heap: within one another they would all stay as
+        // large as the largest for as long as the connection lives, and several times over.
         match self.tls.take() {
-            Some(acceptor) => self.shake_hands(acceptor, stream).await,
-            None => self.serve(stream, None, None).await,
+            Some(acceptor) => Box::pin(self.shake_hands(acceptor, stream)).await,
+            None => Box::pin(self.serve(stream, None, None)).await,
         }
     }
 
     async fn shake_hands(self, acceptor: TlsAcceptor, stream: TcpStream) {
         let peer = self.peer;
         let wait = self.worker.gateway.limits.handshake_timeout;
-        match timeout(wait, acceptor.accept(stream)).await {
+        match Box::pin(timeout(wait, acceptor.accept(stream))).await {
             Ok(Ok(stream)) => {
                 let session = stream.get_ref().1;
                 let sni = session.server_name().map(|name| Arc::from(name.to_ascii_lowercase()));
                 let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
                 self.configs.handshake(session.handshake_kind());
-                self.serve(stream, Some(sni), alpn.as_deref()).await;
+                Box::pin(self.serve(stream, Some(sni), alpn.as_deref())).await;
             }
             Ok(Err(error)) => {
-                self.configs.handshake_failed();
+                let tls = error.get_ref().and_then(|error| error.downcast_ref());
+                self.configs.handshake_failed(tls);
                 let error: &dyn std::error::Error = &error;
                 tracing::debug!(%peer, error, "no TLS handshake");
             }
@@ -152,8 +159,14 @@ impl Connection {
         let Self { worker, configs, life, .. } = &self;
         match alpn {
             Some(ACME_ALPN) => {}
-            Some(b"h2") => serve::h2(io, client, Arc::clone(worker), configs, life).await,
-            _ => serve::h1(io, client, worker, configs, life).await,
+            Some(b"h2") => {
+                let _open = configs.open(Protocol::H2);
+                Box::pin(serve::h2(io, client, Arc::clone(worker), configs, life)).await;
+            }
+            _ => {
+                let _open = configs.open(Protocol::H1);
+                Box::pin(serve::h1(io, client, worker, configs, life)).await;
+            }
         }
     }
 }

@@ -38,7 +38,10 @@ impl UpstreamBody {
     }
 
     pub(super) fn h2(incoming: Incoming, place: Place, pace: &Pace) -> Self {
-        Self { source: Source::H2 { incoming, _place: place }, watch: Watch::new(&pace.of_answer()) }
+        Self {
+            source: Source::H2 { incoming, _place: place },
+            watch: Watch::new(&pace.of_answer()),
+        }
     }
 
     /// The answer has ended: its connection may serve the next one.

@@ -60,7 +60,8 @@ impl Pool {
     pub(crate) fn sweep(&self) {
         self.lock().retain(|_, connections| {
             connections.retain_mut(|idle| {
-                let keep = idle.since.elapsed() < self.idle_timeout && idle.connection.is_reusable();
+                let keep =
+                    idle.since.elapsed() < self.idle_timeout && idle.connection.is_reusable();
                 if keep {
                     idle.connection.shrink();
                 }
@@ -68,10 +69,5 @@ impl Pool {
             });
             !connections.is_empty()
         });
-    }
-
-    /// How many are kept.
-    pub(crate) fn len(&self) -> usize {
-        self.lock().values().map(Vec::len).sum()
     }
 }

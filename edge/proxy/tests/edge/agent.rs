@@ -7,14 +7,19 @@ use edge_proxy::{Body, BoxError};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody, channel::Channel};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
     sync::{Notify, mpsc},
     time::sleep,
 };
+
+use crate::guest;
 
 /// What edge and agent share in these tests.
 pub(crate) const TOKEN: &str = "a-token-of-the-test";
@@ -64,10 +69,10 @@ impl FakeAgent {
                 let shared = shared.clone();
                 connections.spawn(async move {
                     let service = service_fn(move |request| answer(request, shared.clone()));
-                    let _ = http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .with_upgrades()
-                        .await;
+                    let mut builder = auto::Builder::new(TokioExecutor::new());
+                    builder.http2().enable_connect_protocol();
+                    let io = TokioIo::new(stream);
+                    let _ = builder.serve_connection_with_upgrades(io, service).await;
                 });
             }
         });
@@ -91,9 +96,9 @@ impl FakeAgent {
 }
 
 /// Reports when dropped, unless disarmed.
-struct Guard {
+pub(crate) struct Guard {
     path: String,
-    armed: bool,
+    pub(crate) armed: bool,
     aborted_tx: mpsc::Sender<String>,
 }
 
@@ -105,7 +110,7 @@ impl Drop for Guard {
     }
 }
 
-fn full(text: impl Into<Bytes>) -> Body {
+pub(crate) fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
@@ -125,7 +130,10 @@ async fn answer(request: Request<Incoming>, shared: Shared) -> Result<Response<B
         return Ok(error(StatusCode::SERVICE_UNAVAILABLE, "pool_empty"));
     }
     let path = request.uri().path().to_owned();
-    let armed = matches!(path.as_str(), "/hang" | "/echo" | "/two-steps" | "/silent");
+    let armed = matches!(
+        path.as_str(),
+        "/hang" | "/echo" | "/two-steps" | "/silent" | "/sse" | "/grpc/hang"
+    );
     let guard = Guard { path: path.clone(), armed, aborted_tx: shared.aborted_tx.clone() };
     let mut response = match path.as_str() {
         "/seen" => seen(request).await,
@@ -141,6 +149,12 @@ async fn answer(request: Request<Incoming>, shared: Shared) -> Result<Response<B
         "/silent" => silent(guard),
         "/die" => die(),
         "/nasty" => nasty(),
+        "/sse" => guest::events(shared.go.clone(), guard),
+        "/long" => guest::long(&request),
+        "/range" => guest::range(&request),
+        "/cookies" => guest::cookies(),
+        "/redirect" => guest::redirect(&request),
+        path if path.starts_with("/grpc") => guest::grpc(request, guard).await,
         "/port-closed" => error(StatusCode::BAD_GATEWAY, "port_closed"),
         _ => error(StatusCode::NOT_FOUND, "internal"),
     };
@@ -164,7 +178,8 @@ async fn seen(request: Request<Incoming>) -> Response<Body> {
         .collect();
     let seen = serde_json::json!({
         "method": parts.method.as_str(),
-        "uri": parts.uri.to_string(),
+        "uri": parts.uri.path_and_query().map(ToString::to_string),
+        "version": format!("{:?}", parts.version),
         "headers": headers,
         "body": String::from_utf8_lossy(&body),
     });
@@ -185,7 +200,7 @@ async fn count(request: Request<Incoming>) -> Response<Body> {
 }
 
 /// Sends the body back as it comes, trailers included.
-fn echo(request: Request<Incoming>, guard: Guard) -> Response<Body> {
+pub(crate) fn echo(request: Request<Incoming>, guard: Guard) -> Response<Body> {
     let trailer = request.headers().get(header::TRAILER).cloned();
     let body = Guarded { body: request.into_body(), guard };
     let mut response = Response::new(BodyExt::boxed_unsync(body));
@@ -286,7 +301,11 @@ fn websocket(mut request: Request<Incoming>) -> Response<Body> {
             if io.write_all(&buffer[..bytes]).await.is_err() {
                 return;
             }
+            if &buffer[..bytes] == b"bye" {
+                break;
+            }
         }
+        let _ = io.shutdown().await;
     });
     let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -60,6 +60,12 @@ pub(crate) fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
+/// A body that doesn't say how long it is.
+pub(crate) fn unsized_body(bytes: Vec<u8>) -> Body {
+    let frames = [Ok::<_, BoxError>(Frame::data(Bytes::from(bytes)))];
+    BodyExt::boxed_unsync(StreamBody::new(futures::stream::iter(frames)))
+}
+
 pub(crate) fn get(host: &str, path: &str) -> Request<Body> {
     Request::get(path).header("host", host).body(empty()).unwrap()
 }
@@ -71,6 +77,23 @@ pub(crate) fn post(host: &str, path: &str, body: Body) -> Request<Body> {
 pub(crate) async fn text(response: Response<Body>) -> String {
     let body = timeout(PATIENCE, response.into_body().collect()).await.expect("the body ends");
     String::from_utf8(body.expect("the body is whole").to_bytes().to_vec()).unwrap()
+}
+
+/// What reached the guest.
+pub(crate) async fn seen(client: &mut Client, request: Request<Body>) -> serde_json::Value {
+    let response = client.send(request).await;
+    assert_eq!(response.status(), 200);
+    serde_json::from_str(&text(response).await).unwrap()
+}
+
+/// An error's status and code.
+pub(crate) async fn code(response: Response<Body>) -> (u16, String) {
+    let status = response.status().as_u16();
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let body: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
+    assert_eq!(body["request_id"], id.as_str());
+    assert!(!body["message"].as_str().unwrap().is_empty());
+    (status, body["code"].as_str().unwrap().to_owned())
 }
 
 fn tls(stack: &Stack, alpn: &[u8]) -> rustls::ClientConfig {
@@ -88,7 +111,15 @@ pub(crate) async fn tls_stream(
     stack: &Stack,
     alpn: &[u8],
 ) -> tokio_rustls::client::TlsStream<TcpStream> {
-    let stream = TcpStream::connect(stack.https).await.unwrap();
+    tls_over(stack, TcpStream::connect(stack.https).await.unwrap(), alpn).await
+}
+
+/// TLS on a connection to the edge that is there already.
+pub(crate) async fn tls_over(
+    stack: &Stack,
+    stream: TcpStream,
+    alpn: &[u8],
+) -> tokio_rustls::client::TlsStream<TcpStream> {
     let name = format!("hello.fn.{DOMAIN}").try_into().unwrap();
     let connector = TlsConnector::from(Arc::new(tls(stack, alpn)));
     connector.connect(name, stream).await.expect("the certificate covers functions")

@@ -3,25 +3,15 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use edge_proxy::{Body, BoxError};
-use http::Response;
+use edge_proxy::BoxError;
 use http_body_util::{BodyExt, channel::Channel};
 use tokio::time::timeout;
 
 use crate::{
-    client::{ALL, Client, ENCRYPTED, Proto, full, get, post, text},
+    client::{ALL, Client, ENCRYPTED, Proto, code, full, get, post, text},
     raw,
     stack::{Stack, function},
 };
-
-async fn code(response: Response<Body>) -> (u16, String) {
-    let status = response.status().as_u16();
-    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
-    let body: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
-    assert_eq!(body["request_id"], id.as_str());
-    assert!(!body["message"].as_str().unwrap().is_empty());
-    (status, body["code"].as_str().unwrap().to_owned())
-}
 
 #[tokio::test]
 async fn each_bad_host_has_its_code_over_each_protocol() {

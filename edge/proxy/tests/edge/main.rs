@@ -2,10 +2,15 @@
 
 #![allow(clippy::unwrap_used)] // the helpers of these tests fail by panicking, as tests do
 
+mod access;
 mod agent;
 mod client;
 mod failures;
+mod grpc;
+mod guest;
+mod hygiene;
 mod limits;
+mod policies;
 mod protocols;
 mod raw;
 mod stack;

@@ -8,13 +8,13 @@ use edge_policy::{Authenticator, JwksConfig};
 use edge_proxy::{
     AgentEndpoint, AgentToken, ApiService, Body, ClientInfo, Drained, Edge, EdgeListenConfig,
     FunctionRoute, Limits, Parts, RouteError, Routes, SandboxRoute, Submission, SubmitError,
-    Submitted, TrustConfig, VersionRoute, api_service,
+    Submitted, TagRoute, TrustConfig, VersionRoute, api_service,
 };
 use edge_quic::QuicSecrets;
 use edge_telemetry::{Telemetry, TelemetryConfig};
 use edge_tls::{Certs, TlsConfig, TlsSource};
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use pool_model::{FunctionId, InvocationPolicy, RequestId, SandboxId, TeamId, TrafficPolicy};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,11 @@ pub(crate) struct Setup {
     /// Functions by name, beside the usual ones.
     pub(crate) policies: HashMap<&'static str, InvocationPolicy>,
     pub(crate) traffic: TrafficPolicy,
+    /// Functions by name that have these agents.
+    pub(crate) agents: HashMap<&'static str, Vec<SocketAddr>>,
+    /// Tags of functions: the tag, its weight, its version.
+    pub(crate) tags: HashMap<&'static str, Vec<(&'static str, u32, u32)>>,
+    pub(crate) telemetry: TelemetryConfig,
 }
 
 struct TestRoutes {
@@ -117,7 +122,15 @@ fn api() -> ApiService {
         assert!(
             extensions.get::<RequestId>().is_some() && extensions.get::<ClientInfo>().is_some()
         );
-        Ok(Response::new(Full::new(Bytes::from(format!("api {}", request.uri().path())))))
+        let path = request.uri().path().to_owned();
+        let mut body = request.into_body();
+        let mut bytes = 0;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { break };
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+        }
+        let sum = if bytes > 0 { format!(" got {bytes}") } else { String::new() };
+        Ok(Response::new(Full::new(Bytes::from(format!("api {path}{sum}")))))
     }))
 }
 
@@ -138,6 +151,9 @@ impl Stack {
             workers: 2,
             policies: HashMap::new(),
             traffic: TrafficPolicy::default(),
+            agents: HashMap::new(),
+            tags: HashMap::new(),
+            telemetry: TelemetryConfig::default(),
         };
         adjust(&mut setup);
         let dir = tempfile::tempdir().unwrap();
@@ -148,7 +164,10 @@ impl Stack {
         let (serves, is_empty, dead) = (at(agent.address), at(empty.address), at(dead_address()));
         let route = |name: &'static str, agents: Vec<AgentEndpoint>, timeout_ms| {
             let policy = setup.policies.get(name).cloned().unwrap_or_default();
-            let route = function_route(name, agents, Duration::from_millis(timeout_ms), policy);
+            let timeout = Duration::from_millis(timeout_ms);
+            let mut route = function_route(name, agents, timeout, policy);
+            route.tags =
+                setup.tags.get(name).map(|tags| tag_routes(tags, timeout)).unwrap_or_default();
             (name, Arc::new(route))
         };
         let mut functions = HashMap::from([
@@ -159,7 +178,11 @@ impl Stack {
             route("down", vec![dead], 30_000),
             route("nowhere", vec![], 30_000),
         ]);
-        for name in setup.policies.keys() {
+        for (name, agents) in &setup.agents {
+            let agents = agents.iter().map(|agent| at(*agent)).collect();
+            functions.extend([route(name, agents, 30_000)]);
+        }
+        for name in setup.policies.keys().chain(setup.tags.keys()) {
             if !functions.contains_key(name) {
                 let (name, route) = route(name, vec![serves.clone()], 30_000);
                 functions.insert(name, route);
@@ -185,7 +208,7 @@ impl Stack {
         };
         let source = TlsSource::LocalCa { dir: dir.path().join("tls") };
         let certs = Certs::open(TlsConfig::new(DOMAIN, source)).unwrap();
-        let telemetry = TelemetryConfig { workers: setup.workers, ..TelemetryConfig::default() };
+        let telemetry = TelemetryConfig { workers: setup.workers, ..setup.telemetry };
         let (telemetry, _background) = Telemetry::start(telemetry).unwrap();
         let parts = Parts {
             routes,
@@ -235,6 +258,20 @@ fn function_route(
         tags: Vec::new(),
         agents: Arc::from(agents),
     }
+}
+
+fn tag_routes(tags: &[(&'static str, u32, u32)], timeout: Duration) -> Vec<TagRoute> {
+    let tag = |(tag, weight, version): &(&'static str, u32, u32)| {
+        let pool = FunctionId::from_u128(u128::from(*version) + 100);
+        let version = VersionRoute { version: *version, pool, timeout };
+        TagRoute { tag: Arc::from(*tag), weight: *weight, version }
+    };
+    tags.iter().map(tag).collect()
+}
+
+/// The host of a port of the sandbox.
+pub(crate) fn sandbox(port: u16) -> String {
+    format!("{port}-{}1.{DOMAIN}", "0".repeat(24))
 }
 
 /// The host of a function.

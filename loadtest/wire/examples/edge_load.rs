@@ -1,0 +1,247 @@
+//! What does a client see of a proxy, as fast as it goes, at a given rate, or while it holds idle connections?
+//!
+//! ```text
+//! edge_load load --url https://HOST:8443/ --ca-file ca.pem --protocol h3 --connections 64 --seconds 5
+//! edge_load load ... --rate 5000
+//! edge_load hold --url https://HOST:8443/ --ca-file ca.pem --kind h2 --connections 1000
+//! ```
+//!
+//! `load` prints one `name value` per line: `done`, `failed`, `bytes`, `seconds`, `p50_us`, `p99_us`.
+//! With a rate, requests are due at even distances whether or not others have been answered
+//! (an open loop), and their time counts from when they were due.
+//! `hold` opens connections (of kind `h1`, `h2`, `h3`, each with one request; or `ws`), prints
+//! `open COUNT`, and keeps them until its input ends.
+
+use std::{
+    io::Read as _,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, Uri};
+use loadtest_wire::{Connection, Guard, Origin, Protocol, Request, WebSocket, trusting};
+use tokio::sync::mpsc;
+
+/// Requests that may be due on one stream while it is busy.
+const DUE_MAX: usize = 4096;
+/// Connections are opened in groups of so many.
+const OPEN_AT_ONCE: usize = 32;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+struct Args(Vec<String>);
+
+impl Args {
+    fn get(&self, flag: &str) -> Option<&str> {
+        self.0.chunks_exact(2).find(|pair| pair[0] == flag).map(|pair| pair[1].as_str())
+    }
+
+    fn number(&self, flag: &str, otherwise: u32) -> Result<u32, Failure> {
+        self.get(flag).map_or(Ok(otherwise), |text| Ok(text.parse()?))
+    }
+
+    /// Where to; on this machine, whatever the host is called.
+    fn origin(&self) -> Result<(Origin, String), Failure> {
+        let url: Uri = self.get("--url").ok_or("--url is missing")?.parse()?;
+        let host = url.host().ok_or("--url names no host")?;
+        let port = url.port_u16().ok_or("--url names no port")?;
+        let secure = url.scheme_str() == Some("https");
+        let file = self.get("--ca-file").map(Path::new).filter(|_| secure);
+        let tls = file.map(trusting).transpose()?;
+        let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let origin = Origin::new(host, port, tls, Guard::new(Some(address), true))
+            .connect_to(SocketAddr::new(address, port));
+        let path = url.path_and_query().map_or("/", |path| path.as_str());
+        Ok((origin, path.to_owned()))
+    }
+}
+
+fn main() -> ExitCode {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let command = if args.is_empty() { String::new() } else { args.remove(0) };
+    let args = Args(args);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = runtime.map_err(Failure::from).and_then(|runtime| {
+        runtime.block_on(async {
+            match command.as_str() {
+                "load" => load(&args).await,
+                "hold" => hold(&args).await,
+                _ => Err("usage: edge_load load|hold --url URL ...".into()),
+            }
+        })
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("edge_load: {error}: {:?}", error.source().map(ToString::to_string));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What one stream saw.
+#[derive(Default)]
+struct Seen {
+    waits_us: Vec<u32>,
+    failed: u64,
+    bytes: u64,
+    why: Option<String>,
+}
+
+async fn load(args: &Args) -> Result<(), Failure> {
+    let (origin, path) = args.origin()?;
+    let protocol: Protocol = args.get("--protocol").unwrap_or("h1").parse()?;
+    let streams = args.number("--streams", 1)?;
+    let mut handles = Vec::new();
+    for _ in 0..args.number("--connections", 64)? {
+        let first = Connection::open(&origin, protocol).await?.connection;
+        for _ in 1..streams {
+            handles.push(first.handle().ok_or("h1 has one stream per connection")?);
+        }
+        handles.push(first);
+    }
+    let seconds = Duration::from_secs(args.number("--seconds", 5)?.max(1).into());
+    let request = Request::get(path);
+    let began = Instant::now();
+    let workers: Vec<_> = match args.number("--rate", 0)? {
+        0 => handles
+            .into_iter()
+            .map(|handle| tokio::spawn(as_fast(handle, request.clone(), began + seconds)))
+            .collect(),
+        rate => {
+            let (queues, dues): (Vec<_>, Vec<_>) =
+                handles.iter().map(|_| mpsc::channel(DUE_MAX)).unzip();
+            thread::spawn(move || pace(&queues, rate, began + seconds));
+            let due = handles.into_iter().zip(dues);
+            due.map(|(handle, due)| tokio::spawn(as_due(handle, request.clone(), due))).collect()
+        }
+    };
+    let mut all = Seen::default();
+    for worker in workers {
+        let seen = worker.await?;
+        all.waits_us.extend(seen.waits_us);
+        all.failed += seen.failed;
+        all.bytes += seen.bytes;
+        all.why = all.why.or(seen.why);
+    }
+    report(&mut all, began.elapsed())
+}
+
+fn report(all: &mut Seen, took: Duration) -> Result<(), Failure> {
+    all.waits_us.sort_unstable();
+    let count = all.waits_us.len();
+    let at = |percent: usize| all.waits_us.get(count * percent / 100).copied().unwrap_or(0);
+    println!("done {count}\nfailed {}\nbytes {}", all.failed, all.bytes);
+    println!("seconds {:.3}\np50_us {}\np99_us {}", took.as_secs_f64(), at(50), at(99));
+    match &all.why {
+        Some(why) => Err(format!("{} requests failed: {why}", all.failed).into()),
+        None => Ok(()),
+    }
+}
+
+/// One request after the other.
+async fn as_fast(mut connection: Connection, request: Request, until: Instant) -> Seen {
+    let mut seen = Seen::default();
+    while seen.why.is_none() && Instant::now() < until {
+        one(&mut connection, &request, Instant::now(), &mut seen).await;
+    }
+    seen
+}
+
+/// Requests when they are due.
+async fn as_due(
+    mut connection: Connection,
+    request: Request,
+    mut due: mpsc::Receiver<Instant>,
+) -> Seen {
+    let mut seen = Seen::default();
+    while let Some(due) = due.recv().await {
+        if seen.why.is_some() {
+            seen.failed += 1;
+            continue;
+        }
+        one(&mut connection, &request, due, &mut seen).await;
+    }
+    seen
+}
+
+async fn one(connection: &mut Connection, request: &Request, since: Instant, seen: &mut Seen) {
+    let mut bytes = 0;
+    let answer = connection.exchange(request, &mut |data: &[u8]| bytes += data.len() as u64).await;
+    seen.bytes += bytes;
+    match answer {
+        Ok(answer) if answer.status.is_success() => {
+            let wait = u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX);
+            seen.waits_us.push(wait);
+        }
+        Ok(answer) => {
+            seen.failed += 1;
+            seen.why = Some(answer.status.to_string());
+        }
+        Err(error) => {
+            seen.failed += 1;
+            seen.why = Some(error.in_full());
+        }
+    }
+}
+
+/// Says when requests are due, in turn on each stream. A thread of its own: the runtime's timers
+/// have a resolution of a millisecond.
+fn pace(queues: &[mpsc::Sender<Instant>], rate: u32, until: Instant) {
+    let distance = Duration::from_secs(1) / rate;
+    let mut due = Instant::now();
+    for queue in queues.iter().cycle() {
+        let now = Instant::now();
+        if now >= until {
+            return;
+        }
+        if let Some(rest) = due.checked_duration_since(now) {
+            thread::sleep(rest);
+        }
+        // From when it could go out: a late wake-up here is not the server's.
+        if queue.try_send(Instant::now().max(due)).is_err() {
+            return; // as many wait as may: the server is far behind
+        }
+        due += distance;
+    }
+}
+
+async fn hold(args: &Args) -> Result<(), Failure> {
+    let (origin, path) = args.origin()?;
+    let kind = args.get("--kind").unwrap_or("h1").to_owned();
+    let count = args.number("--connections", 1000)?;
+    let mut connections = Vec::new();
+    let mut sockets = Vec::new();
+    let mut opened = 0;
+    while opened < count {
+        let group = (count - opened).min(u32::try_from(OPEN_AT_ONCE)?);
+        if kind == "ws" {
+            let opening = (0..group).map(|_| async {
+                let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+                WebSocket::open(&origin, "/ws", &HeaderMap::new(), deadline).await
+            });
+            for socket in futures::future::join_all(opening).await {
+                sockets.push(socket?);
+            }
+        } else {
+            let protocol: Protocol = kind.parse()?;
+            let request = Request::get(path.clone());
+            let opening = (0..group).map(|_| async {
+                let mut connection = Connection::open(&origin, protocol).await?.connection;
+                connection.call(&request).await.map(|_| connection)
+            });
+            for connection in futures::future::join_all(opening).await {
+                connections.push(connection?);
+            }
+        }
+        opened += group;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    println!("open {opened}");
+    let ended = tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0; 16]));
+    ended.await??;
+    Ok(())
+}
