@@ -29,7 +29,10 @@ use std::{
     time::Duration,
 };
 
-use edge_quic::{QuicSecrets, Shared, handover::Parcel};
+use edge_quic::{
+    QuicSecrets, Shared,
+    handover::{Named, Parcel},
+};
 use edge_telemetry::Telemetry;
 use edge_tls::Certs;
 use http::HeaderValue;
