@@ -162,32 +162,7 @@ impl Stack {
         let token = AgentToken::new(TOKEN).unwrap();
         let at = |address| AgentEndpoint { address, token: token.clone() };
         let (serves, is_empty, dead) = (at(agent.address), at(empty.address), at(dead_address()));
-        let route = |name: &'static str, agents: Vec<AgentEndpoint>, timeout_ms| {
-            let policy = setup.policies.get(name).cloned().unwrap_or_default();
-            let timeout = Duration::from_millis(timeout_ms);
-            let mut route = function_route(name, agents, timeout, policy);
-            route.tags =
-                setup.tags.get(name).map(|tags| tag_routes(tags, timeout)).unwrap_or_default();
-            (name, Arc::new(route))
-        };
-        let mut functions = HashMap::from([
-            route("hello", vec![serves.clone()], 30_000),
-            route("hasty", vec![serves.clone()], 200),
-            route("spread", vec![is_empty.clone(), dead.clone(), serves.clone()], 30_000),
-            route("empty", vec![is_empty.clone(), is_empty], 30_000),
-            route("down", vec![dead], 30_000),
-            route("nowhere", vec![], 30_000),
-        ]);
-        for (name, agents) in &setup.agents {
-            let agents = agents.iter().map(|agent| at(*agent)).collect();
-            functions.extend([route(name, agents, 30_000)]);
-        }
-        for name in setup.policies.keys().chain(setup.tags.keys()) {
-            if !functions.contains_key(name) {
-                let (name, route) = route(name, vec![serves.clone()], 30_000);
-                functions.insert(name, route);
-            }
-        }
+        let functions = functions(&setup, &serves, &is_empty, dead);
         let sandbox = Arc::new(SandboxRoute {
             team: TeamId::from_u128(1),
             agent: serves,
@@ -239,6 +214,44 @@ impl Stack {
         let run = self.run.take().expect("drained once");
         tokio::time::timeout(Duration::from_secs(15), run).await.expect("drain is bounded").unwrap()
     }
+}
+
+/// The functions that every stack has, and those that a test asks for.
+fn functions(
+    setup: &Setup,
+    serves: &AgentEndpoint,
+    is_empty: &AgentEndpoint,
+    dead: AgentEndpoint,
+) -> HashMap<&'static str, Arc<FunctionRoute>> {
+    let route = |name: &'static str, agents: Vec<AgentEndpoint>, timeout_ms| {
+        let policy = setup.policies.get(name).cloned().unwrap_or_default();
+        let timeout = Duration::from_millis(timeout_ms);
+        let mut route = function_route(name, agents, timeout, policy);
+        route.tags = setup.tags.get(name).map(|tags| tag_routes(tags, timeout)).unwrap_or_default();
+        (name, Arc::new(route))
+    };
+    let mut functions = HashMap::from([
+        route("hello", vec![serves.clone()], 30_000),
+        route("hasty", vec![serves.clone()], 200),
+        route("spread", vec![is_empty.clone(), dead.clone(), serves.clone()], 30_000),
+        route("empty", vec![is_empty.clone(), is_empty.clone()], 30_000),
+        route("down", vec![dead], 30_000),
+        route("nowhere", vec![], 30_000),
+    ]);
+    for (name, agents) in &setup.agents {
+        let agents = agents
+            .iter()
+            .map(|agent| AgentEndpoint { address: *agent, ..serves.clone() })
+            .collect();
+        functions.extend([route(name, agents, 30_000)]);
+    }
+    for name in setup.policies.keys().chain(setup.tags.keys()) {
+        if !functions.contains_key(name) {
+            let (name, route) = route(name, vec![serves.clone()], 30_000);
+            functions.insert(name, route);
+        }
+    }
+    functions
 }
 
 fn function_route(
