@@ -375,9 +375,8 @@ mod tests {
     async fn silent_body_ends_with_an_error() {
         let (_sender, channel) = http_body_util::channel::Channel::<Bytes, BoxError>::new(1);
         let silent = handle(channel.boxed_unsync(), 0);
-        assert!(
-            silent.attempt(&Pace::body(Duration::from_millis(20))).frame().await.unwrap().is_err()
-        );
+        let mut attempt = silent.attempt(&Pace::body(Duration::from_millis(20)));
+        assert!(attempt.frame().await.unwrap().is_err());
     }
 
     #[tokio::test]
@@ -387,9 +386,8 @@ mod tests {
         let (mut sender, channel) = http_body_util::channel::Channel::<Bytes, BoxError>::new(2);
         sender.send_data(Bytes::from_static(b"hello")).await.unwrap();
         let unsaid = handle(channel.boxed_unsync(), 4);
-        assert!(
-            unsaid.attempt(&Pace::body(Duration::from_secs(9))).frame().await.unwrap().is_err()
-        );
+        let mut attempt = unsaid.attempt(&Pace::body(Duration::from_secs(9)));
+        assert!(attempt.frame().await.unwrap().is_err());
         assert_eq!(unsaid.went_over(), Some(4));
     }
 

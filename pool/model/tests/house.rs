@@ -56,7 +56,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("edge-http1", &[]),
     ("edge-http2", &[]),
     ("edge-http3", &[]),
-    ("edge-jobs", &["edge-store", "pool-model"]),
+    ("edge-jobs", &["edge-policy", "edge-store", "pool-model"]),
     ("edge-policy", &["pool-model"]),
     (
         "edge-proxy",
