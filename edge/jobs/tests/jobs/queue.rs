@@ -1,7 +1,5 @@
 //! The queue on real SQLite files, with real servers as webhooks: good paths, crashes, refusals.
 
-#![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
-
 use std::{sync::atomic::Ordering, time::Duration};
 
 use crate::support::{Bed, Hook, policy};
