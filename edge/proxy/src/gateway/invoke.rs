@@ -147,7 +147,7 @@ impl Worker {
         let (breakers, now) = (&self.gateway.guards.breakers, now());
         if let Err(error) = attempt {
             if let SendError::Body(source) = error
-                && is_too_slow(&**source)
+                && is_out_of_pace(&**source)
             {
                 self.gateway.telemetry.count_limit(Limit::BodyRate);
             }
@@ -203,16 +203,19 @@ pub(super) fn failed(error: SendError, outbound: &Outbound) -> EdgeError {
 
 /// Whether a body broke off because the edge's patience ended.
 fn is_too_slow(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.is::<BodyError>() || error.is::<RecvError>() && too_slow(error) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+    is_out_of_pace(error)
+        || causes(error)
+            .any(|cause| matches!(cause.downcast_ref::<RecvError>(), Some(RecvError::TooSlow)))
 }
 
-fn too_slow(error: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(error.downcast_ref::<RecvError>(), Some(RecvError::TooSlow))
+/// The same without what a listener found out, which counts that itself.
+fn is_out_of_pace(error: &(dyn std::error::Error + 'static)) -> bool {
+    causes(error)
+        .any(|cause| matches!(cause.downcast_ref(), Some(BodyError::Idle(_) | BodyError::TooSlow)))
+}
+
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
 }
