@@ -49,9 +49,12 @@ pub(crate) async fn run(link: Arc<Link>, stopped: impl Future<Output = Stopped>)
             }
             Some(()) = streams.next() => {}
             // It is never finished, so nothing but a stop or the connection's end comes of it.
-            _ = &mut stopped => {
-                let reason = "our control stream was stopped";
-                return link.refuse(Code::H3_CLOSED_CRITICAL_STREAM, reason.into());
+            outcome = &mut stopped => {
+                if outcome.is_ok() {
+                    let reason = "our control stream was stopped";
+                    link.refuse(Code::H3_CLOSED_CRITICAL_STREAM, reason.into());
+                }
+                return;
             }
         }
     }

@@ -32,6 +32,7 @@ mod head;
 mod headers;
 mod inside;
 mod interim;
+mod late_end;
 mod listen;
 mod pace;
 mod pages;

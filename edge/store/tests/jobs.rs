@@ -125,6 +125,12 @@ async fn results_are_forgotten_when_their_time_is_over_and_nothing_else_is() {
     let claim = db.claim(0).await.remove(0);
     assert!(db.end(&claim, End::Succeeded, Some(&answer(200)), 1).await);
     assert_eq!(db.store.expire_invocations(at(TTL_S), 9).await.unwrap(), 0);
+    let after = at(1 + TTL_S);
+    assert_eq!(db.store.expire_invocations(after, 9).await.unwrap(), 0, "it is to be posted");
+    let [(post, _)] = &db.store.claim_posts(after, LEASE, 9).await.unwrap()[..] else { panic!() };
+    let posted =
+        db.store.end_post(done, post.webhook_attempts, WebhookState::Delivered, None, None);
+    posted.await.unwrap();
     assert_eq!(db.store.expire_invocations(at(1 + TTL_S), 9).await.unwrap(), 1);
     assert!(db.store.invocation(TEAM, done).await.unwrap().is_none());
     assert_eq!(db.store.expire_invocations(at(999_999), 9).await.unwrap(), 0);

@@ -30,6 +30,8 @@ struct Sending<'b, B> {
     chunk_open: bool,
     sent: u64,
     ended: bool,
+    /// Why there is no more: told once what came before it is written.
+    failed: Option<BoxError>,
     /// Every piece goes out at once, and the client's side is not ours to watch.
     is_tunnel: bool,
 }
@@ -154,6 +156,7 @@ impl Connection<'_> {
             chunk_open: false,
             sent: 0,
             ended: false,
+            failed: None,
             is_tunnel,
         };
         poll_fn(|cx| self.poll_send(cx, &mut sending)).await
@@ -181,13 +184,16 @@ impl Connection<'_> {
                 }
             }
             if sending.ended {
-                return self.poll_flush(cx);
+                ready!(self.poll_flush(cx))?;
+                let failed = sending.failed.take();
+                return Poll::Ready(failed.map_or(Ok(()), |error| Err(ServeError::Answer(error))));
             }
             match sending.body.as_mut().poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => self.take_frame(sending, frame)?,
                 Poll::Ready(None) => self.end_body(sending, None)?,
                 Poll::Ready(Some(Err(error))) => {
-                    return Poll::Ready(Err(ServeError::Answer(error.into())));
+                    sending.failed = Some(error.into());
+                    sending.ended = true;
                 }
                 Poll::Pending => return self.poll_between(cx, sending.is_tunnel),
             }

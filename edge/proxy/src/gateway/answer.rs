@@ -1,6 +1,7 @@
 //! An agent's answer becomes the client's; from here on bytes only flow.
 
 use http::{HeaderValue, Response, StatusCode, header};
+use http_body::Body as _;
 
 use super::{
     Call, Worker,
@@ -8,6 +9,7 @@ use super::{
 };
 use crate::{
     body::AnswerBody,
+    error::EdgeError,
     head::Tunnel,
     headers::{self, outward},
     pages::{self, Form},
@@ -21,7 +23,7 @@ impl Worker {
         outbound: Outbound,
         answered: Answered,
         held: Held,
-    ) -> Response<AnswerBody> {
+    ) -> Result<Response<AnswerBody>, EdgeError> {
         let Answered { mut parts, body, sent_at, reused } = answered;
         let route = sent_at - call.started;
         let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -34,17 +36,20 @@ impl Worker {
             // Nobody asked for it: what follows is no answer.
             let code = pool_model::ErrorCode::UpstreamReset;
             let message = "the guest switched to a protocol that nobody asked for";
-            return pages::answer(Form::Json, code, message, call.id, None);
+            return Ok(pages::answer(Form::Json, code, message, call.id, None));
         }
         if let Some(page) = self.page_for(call, &parts) {
-            return page;
+            return Ok(page);
+        }
+        let limit_bytes = outbound.response_bytes_max;
+        if limit_bytes > 0 && body.size_hint().lower() > limit_bytes {
+            return Err(EdgeError::ResponseTooLarge { limit_bytes });
         }
         if accepted {
             accept_tunnel(&mut parts, call.tunnel);
             call.record.set_tunnel(self.telemetry.telemetry().tunnel());
         }
-        let body = AnswerBody::upstream(body, outbound.response_bytes_max);
-        Response::from_parts(parts, body)
+        Ok(Response::from_parts(parts, AnswerBody::upstream(body, limit_bytes)))
     }
 
     /// An agent's refusal as a page, for a browser.

@@ -68,7 +68,7 @@ impl Worker {
                 }
                 Ok(answered) => {
                     let held = Held { _permit: outbound.permit.take(), _host: Some(host) };
-                    return Ok(self.answer(call, outbound, answered, held));
+                    return self.answer(call, outbound, answered, held);
                 }
                 Err(error @ SendError::Connect { .. }) => {
                     if !matches!(refusal, EdgeError::NoCapacity { .. }) {

@@ -35,6 +35,7 @@ use crate::{
         inward,
     },
     interim::Interim,
+    late_end,
     pages::{self, Form},
     resolve::{Destination, Resolver},
     route::Domain,
@@ -242,6 +243,7 @@ impl Worker {
             lookups: &gateway.lookups,
             telemetry: &self.telemetry,
         };
+        let body = if tunnel == Tunnel::No { late_end::settle(&parts, body).await } else { body };
         let resolved = resolver.resolve(&authority, &mut parts.uri, &mut parts.headers).await?;
         let call =
             Call { id, client, parts, body, interim, started, authority, origin, tunnel, record };

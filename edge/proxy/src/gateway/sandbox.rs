@@ -75,7 +75,7 @@ impl Worker {
         let answered = answered.map_err(|error| failed(error, &outbound))?;
         let held = Held { _permit: Some(permit), _host: None };
         let authority = call.authority.clone();
-        let mut answer = self.answer(&mut call, outbound, answered, held);
+        let mut answer = self.answer(&mut call, outbound, answered, held)?;
         let domain = &self.gateway.domain;
         let own_port = authority.rsplit_once(':').map(|(_, port)| port.to_owned());
         let other_port = |other: Port| {

@@ -135,6 +135,11 @@ async fn answer(request: Request<Incoming>, shared: Shared) -> Result<Response<B
         "/hang" | "/echo" | "/two-steps" | "/silent" | "/sse" | "/grpc/hang"
     );
     let guard = Guard { path: path.clone(), armed, aborted_tx: shared.aborted_tx.clone() };
+    let mut request = request;
+    if matches!(path.as_str(), "/hang" | "/silent") {
+        // A connection whose request was not read to its end is not watched by hyper.
+        let _ = request.body_mut().collect().await; // a client that left is seen below
+    }
     let mut response = match path.as_str() {
         "/seen" => seen(request).await,
         "/count" => count(request).await,
@@ -150,6 +155,9 @@ async fn answer(request: Request<Incoming>, shared: Shared) -> Result<Response<B
         "/die" => die(),
         "/nasty" => nasty(),
         "/sse" => guest::events(shared.go.clone(), guard),
+        "/sized" => {
+            Response::new(full(vec![b'x'; request.uri().query().unwrap().parse().unwrap()]))
+        }
         "/long" => guest::long(&request),
         "/range" => guest::range(&request),
         "/cookies" => guest::cookies(),

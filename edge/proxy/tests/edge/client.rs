@@ -164,7 +164,15 @@ impl Client {
     }
 
     /// Sends a request whose `host` says where; HTTP/2 and HTTP/3 put it into `:authority`.
-    pub(crate) async fn send(&mut self, mut request: Request<Body>) -> Response<Body> {
+    pub(crate) async fn send(&mut self, request: Request<Body>) -> Response<Body> {
+        self.try_send(request).await.unwrap()
+    }
+
+    /// The same, but no answer is an answer too.
+    pub(crate) async fn try_send(
+        &mut self,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, BoxError> {
         if !matches!(self.sender, Sender::H1(_)) {
             let host = request.headers_mut().remove("host").unwrap();
             let path = request.uri().path_and_query().unwrap().clone();
@@ -175,7 +183,7 @@ impl Client {
                 .build()
                 .unwrap();
         }
-        timeout(PATIENCE, self.exchange(request)).await.expect("an answer begins").unwrap()
+        timeout(PATIENCE, self.exchange(request)).await.expect("an answer begins")
     }
 
     /// As `send`, but an error is an answer too.

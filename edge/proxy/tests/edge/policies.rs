@@ -5,6 +5,7 @@ use std::time::Duration;
 use edge_proxy::Body;
 use edge_telemetry::OtlpConfig;
 use http::{HeaderName, HeaderValue, Request};
+use http_body_util::BodyExt as _;
 use pool_model::{AsyncPolicy, InvocationPolicy, Rate};
 use tokio::time::timeout;
 
@@ -164,6 +165,28 @@ async fn bodies_beyond_the_limit_are_refused_with_and_without_a_length() {
         let mut client = Client::new(&stack, proto).await;
         let answer = client.send(get(&host, "/long?5000")).await;
         assert_eq!(text(answer).await.len(), 5000, "{proto:?}");
+    }
+}
+
+#[tokio::test]
+async fn answers_beyond_the_limit_are_refused_or_broken_off() {
+    let policy = InvocationPolicy { response_bytes_max: 70_000, ..InvocationPolicy::default() };
+    let stack = limited(policy).await;
+    let host = function("limited");
+    for proto in ALL {
+        let mut client = Client::new(&stack, proto).await;
+        let said = client.send(get(&host, "/sized?70001")).await;
+        assert_eq!(code(said).await, (502, "response_too_large".to_owned()), "{proto:?}");
+        let fits = client.send(get(&host, "/sized?70000")).await;
+        assert_eq!(text(fits).await.len(), 70_000, "{proto:?}");
+        // Nobody can know before: the head may have come, an end does not.
+        for length in [70_001, 1_000_000] {
+            let mut client = Client::new(&stack, proto).await;
+            if let Ok(unsaid) = client.try_send(get(&host, &format!("/long?{length}"))).await {
+                assert_eq!(unsaid.status(), 200, "{proto:?}");
+                assert!(unsaid.into_body().collect().await.is_err(), "{proto:?} {length}");
+            }
+        }
     }
 }
 
