@@ -5,6 +5,8 @@
 //! - One supervisor per installation (a lock in `run/`).
 //! - Stopping goes from the outside in: edge, agent, pager, then `agent reap`.
 //! - A service left by a killed supervisor is stopped before a new one is started.
+//! - A service that handed over to a successor (`SIGUSR2` to the edge) is not started again: the one
+//!   that its pid file names is the service, whoever its parent is.
 
 use std::{fs, io, time::Duration};
 
@@ -31,7 +33,7 @@ const GRACE: Duration = Duration::from_secs(15);
 /// How long `agent reap` may take: it ends machines by SIGKILL and removes their slots.
 const REAP_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often the pager's pid is compared with what `dev.json` says; the agent starts it.
+/// How often pid files are looked at: the agent starts the pager, an edge its successor.
 const REFRESH: Duration = Duration::from_millis(250);
 
 /// Runs until SIGTERM or SIGINT, then stops everything.
@@ -165,13 +167,9 @@ async fn keep(
         let since = Instant::now();
         match spawn(&plan, role) {
             Ok(mut child) => {
-                pid.send_replace(child.id().and_then(|id| i32::try_from(id).ok()));
                 tokio::select! {
-                    ended = child.wait() => match ended {
-                        Ok(status) => say(format_args!("{} ended with {status}", role.name())),
-                        Err(e) => say(format_args!("{} was lost: {e}", role.name())),
-                    },
-                    _ = stop.changed() => return end(child, role).await,
+                    () = attend(&plan, role, &mut child, &pid) => {}
+                    _ = stop.changed() => return end(&plan, child, role).await,
                 }
                 pid.send_replace(None);
             }
@@ -185,6 +183,34 @@ async fn keep(
     }
 }
 
+/// Waits until the service has ended: the child, and whoever took over from it. Keeps `pid` true.
+async fn attend(plan: &Plan, role: Role, child: &mut Child, pid: &watch::Sender<Option<i32>>) {
+    let own = id(child);
+    let mut ended = false;
+    loop {
+        let successor = process::recorded(&plan.layout, role).filter(|pid| Some(*pid) != own);
+        if ended && successor.is_none() {
+            return;
+        }
+        let serving = successor.or(own);
+        pid.send_if_modified(|known| std::mem::replace(known, serving) != serving);
+        tokio::select! {
+            status = child.wait(), if !ended => {
+                ended = true;
+                match status {
+                    Ok(status) => say(format_args!("{} ended with {status}", role.name())),
+                    Err(e) => say(format_args!("{} was lost: {e}", role.name())),
+                }
+            }
+            () = sleep(REFRESH) => {}
+        }
+    }
+}
+
+fn id(child: &Child) -> Option<i32> {
+    child.id().and_then(|id| i32::try_from(id).ok())
+}
+
 fn spawn(plan: &Plan, role: Role) -> io::Result<Child> {
     let log = log::open(&plan.layout, role.name())?;
     Command::new(plan.program(role))
@@ -195,9 +221,15 @@ fn spawn(plan: &Plan, role: Role) -> io::Result<Child> {
         .spawn()
 }
 
-/// Stops a child of ours and collects its status.
-async fn end(mut child: Child, role: Role) {
-    let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()) else { return };
+/// Stops a service: who took over from our child, then the child, whose status is collected.
+async fn end(plan: &Plan, mut child: Child, role: Role) {
+    let own = id(&child);
+    if let Some(successor) = process::recorded(&plan.layout, role).filter(|pid| Some(*pid) != own)
+        && let Err(reason) = process::stop(successor, GRACE).await
+    {
+        say(format_args!("{}: {reason}", role.name()));
+    }
+    let Some(pid) = own else { return };
     if let Err(reason) = process::stop(pid, GRACE).await {
         say(format_args!("{}: {reason}", role.name()));
         return;
@@ -215,4 +247,52 @@ fn listen(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
 /// One line of the supervisor's log, which is its standard error.
 fn say(text: std::fmt::Arguments<'_>) {
     eprintln!("supervisor: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::args::DevDir;
+
+    /// An "edge" that writes its pid file and lives until it is told to end.
+    fn start(plan: &Plan, program: &std::path::Path) -> Child {
+        let pid_file = plan.layout.pid_file("edge");
+        let mut command = Command::new("sh");
+        command.arg(program).arg(plan.layout.root()).env("PID_FILE", pid_file).kill_on_drop(true);
+        command.spawn().unwrap()
+    }
+
+    async fn serving(pid: &mut watch::Receiver<Option<i32>>, expected: Option<i32>) {
+        let serving = pid.wait_for(|pid| *pid == expected);
+        timeout(Duration::from_secs(10), serving).await.expect("the pid is seen").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_service_is_there_as_long_as_its_successor() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = DevDir { wrenn_dir: dir.path().to_owned(), bin_dir: None };
+        let plan = Plan::of_dir(&at).unwrap();
+        fs::create_dir_all(plan.layout.run_dir()).unwrap();
+        let program: PathBuf = dir.path().join("edge");
+        // Waits for a line that nobody writes.
+        let wait = "mkfifo $0.$$ && exec 3<> $0.$$ && read never <&3";
+        fs::write(&program, format!("#!/bin/sh\necho $$ > $PID_FILE\n{wait}\n")).unwrap();
+        let mut first = start(&plan, &program);
+        let first_pid = id(&first);
+        let (pid_tx, mut pid) = watch::channel(None);
+        let attending = {
+            let plan = plan.clone();
+            tokio::spawn(async move { attend(&plan, Role::Edge, &mut first, &pid_tx).await })
+        };
+        serving(&mut pid, first_pid).await;
+        let mut second = start(&plan, &program);
+        serving(&mut pid, id(&second)).await;
+        process::stop(first_pid.unwrap(), GRACE).await.unwrap();
+        sleep(2 * REFRESH).await;
+        assert!(!attending.is_finished(), "the successor serves");
+        second.kill().await.unwrap();
+        timeout(Duration::from_secs(10), attending).await.expect("nobody serves").unwrap();
+    }
 }
