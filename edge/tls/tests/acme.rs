@@ -147,8 +147,7 @@ async fn failing_hook_is_told_and_cleaned_up_after() {
     let mut config = pebble.config();
     let hook = pebble.path("failing-hook");
     let script = "#!/bin/sh\necho \"$1\" >> \"$0.log\"\necho no such zone >&2\nexit 1\n";
-    fs::write(&hook, script).unwrap();
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    support::program(&hook, script);
     config.dns_hook = Some(DnsHook::new(hook));
     let running = start(&mut pebble, tls_config(config));
     let failed = |status: &CertStatus| {

@@ -239,7 +239,10 @@ fn note(
 
 /// Writes an executable script.
 pub(crate) fn script(path: PathBuf, text: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let source = path.with_extension("text");
+    std::fs::write(&source, text).unwrap();
+    // By another program: a child that another test starts while this process has the file open for
+    // writing would have it open too, and it could not be run.
+    let made = std::process::Command::new("install").args([&source, &path]).status();
+    assert!(made.unwrap().success());
 }

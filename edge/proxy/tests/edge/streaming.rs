@@ -15,6 +15,9 @@ use crate::{
 
 /// Not a power of two, so that a misplaced block shows.
 const PATTERN_BYTES: usize = 65_521;
+/// More than the kernel buffers on the way there and back: four connections of up to 36 MiB, where
+/// `tcp_rmem` is generous.
+const KERNEL_MAX_BYTES: usize = 256 * 1024 * 1024;
 const LARGE_BYTES: usize = 50 * 1024 * 1024;
 
 fn pattern() -> Bytes {
@@ -109,7 +112,7 @@ async fn slow_reader_slows_the_writer() {
                 Err(_) => break true,
             }
             sent += PATTERN_BYTES;
-            if sent > 64 * 1024 * 1024 {
+            if sent > KERNEL_MAX_BYTES {
                 break false;
             }
         };

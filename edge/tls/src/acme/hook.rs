@@ -77,7 +77,6 @@ mod tests {
 
     use std::{
         fs,
-        os::unix::fs::PermissionsExt as _,
         path::Path,
         time::{Duration, Instant},
     };
@@ -85,9 +84,12 @@ mod tests {
     use super::*;
 
     fn hook(dir: &Path, script: &str) -> DnsHook {
-        let program = dir.join("hook");
-        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let (text, program) = (dir.join("text"), dir.join("hook"));
+        fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+        // By another program: what this process had open for writing, a child that another test
+        // starts at the same moment would have too, and the file could not be run.
+        let made = std::process::Command::new("install").args([&text, &program]).status();
+        assert!(made.unwrap().success());
         DnsHook::new(program)
     }
 

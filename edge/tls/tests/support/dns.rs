@@ -5,7 +5,6 @@
 use std::{
     fs,
     net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -45,8 +44,7 @@ impl Dns {
         let script = "#!/bin/sh\nset -e\ndir=\"${0%.hook}\"\ncase $1 in\n\
             present) mkdir -p \"$dir/$2\"; : > \"$dir/$2/$3\" ;;\n\
             cleanup) rm \"$dir/$2/$3\"; rmdir \"$dir/$2\" 2>/dev/null || true ;;\n*) exit 2 ;;\nesac\n";
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        super::program(&program, script);
         program
     }
 }
