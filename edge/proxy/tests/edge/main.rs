@@ -15,3 +15,4 @@ mod protocols;
 mod raw;
 mod stack;
 mod streaming;
+mod tunnels;

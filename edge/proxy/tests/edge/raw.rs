@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -43,4 +44,36 @@ pub(crate) fn h3_head(authority: &str, method: &str, path: &str) -> Vec<u8> {
     let mut frame = vec![0x01, 0x40, u8::try_from(block.len()).unwrap()];
     frame.extend(block);
     frame
+}
+
+/// A HEADERS frame that asks for a WebSocket (RFC 9220).
+pub(crate) fn h3_connect(authority: &str, path: &str) -> Vec<u8> {
+    let mut frame = h3_head(authority, "CONNECT", path);
+    // `:protocol` is in no static table: a literal with a literal name (RFC 9204 4.5.6).
+    frame.extend([0x27, 2]);
+    frame.extend(b":protocol");
+    frame.push(9);
+    frame.extend(b"websocket");
+    frame[2] = u8::try_from(frame.len() - 3).unwrap();
+    frame
+}
+
+/// Takes the first frame of HTTP/3 out of the buffer, if all of it is there: its type, its payload.
+pub(crate) fn h3_frame(buffer: &mut BytesMut) -> Option<(u64, Bytes)> {
+    let (kind, kind_bytes) = varint(buffer)?;
+    let (length, length_bytes) = varint(&buffer[kind_bytes..])?;
+    let (head, length) = (kind_bytes + length_bytes, usize::try_from(length).unwrap());
+    if buffer.len() < head + length {
+        return None;
+    }
+    buffer.advance(head);
+    Some((kind, buffer.split_to(length).freeze()))
+}
+
+/// RFC 9000 16: the number and its length.
+fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
+    let length = 1 << (bytes.first()? >> 6);
+    let bytes = bytes.get(..length)?;
+    let number = bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    Some((number & (u64::MAX >> (66 - 8 * length)), length))
 }
