@@ -14,7 +14,7 @@ use std::{
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
-    line,
+    line::Lines,
     record::RequestRecord,
     sink::{LineCounts, Sink},
 };
@@ -164,6 +164,7 @@ impl Drop for Writer {
 
 fn run(mut sink: Sink, outboxes: &[Arc<Outbox>], reopen: &Reopen, stop: &AtomicBool) {
     let (mut records, mut text) = (Vec::new(), String::new());
+    let mut lines = Lines::default();
     loop {
         let last = stop.load(Ordering::Acquire);
         if reopen.0.swap(false, Ordering::AcqRel) {
@@ -172,7 +173,7 @@ fn run(mut sink: Sink, outboxes: &[Arc<Outbox>], reopen: &Reopen, stop: &AtomicB
         for outbox in outboxes {
             outbox.take(&mut records, last);
             for record in records.drain(..) {
-                line::write(&mut text, &record);
+                lines.write(&mut text, &record);
                 if text.len() >= WRITE_BYTES {
                     sink.write(&mut text);
                 }

@@ -10,7 +10,7 @@ use pool_model::{RequestId, TeamId};
 
 use crate::{
     access_log::{LogConfig, LogTarget, Outbox, Reopen, Writer},
-    line,
+    line::Lines,
     metrics::{
         ConnectionGuard, HandshakeFailure, Limit, Metrics, Refused, Shard, TunnelGuard,
         UpstreamError,
@@ -253,7 +253,7 @@ impl Own {
 
 fn text_of(record: &RequestRecord) -> String {
     let mut text = String::new();
-    line::write(&mut text, record);
+    Lines::default().write(&mut text, record);
     text.truncate(text.trim_end().len());
     text
 }
