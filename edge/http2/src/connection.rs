@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::TryFutureExt as _;
 use h2::{Reason, server};
 use http::{Request, Response};
 use http_body::Body;
@@ -20,7 +21,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BoxError, Config, Counters, Protocol, RecvBody, check,
+    BoxError, Config, Counters, Protocol, RecvBody,
+    batched::Batched,
+    check,
     keep_alive::{KeepAlive, Verdict},
     meter::{Excess, Meter, Metered},
     stream::Answering,
@@ -79,8 +82,11 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let meter = Meter::new(Arc::clone(&config));
-    let handshake = builder(&config).handshake::<_, Bytes>(Metered::new(io, Arc::clone(&meter)));
-    let Ok(shaken) = timeout(config.handshake_timeout, handshake).await else {
+    // On the heap: what serves the connection afterwards has no room for it.
+    let io = Batched::new(io);
+    let handshake = builder(&config).handshake(Metered::new(io.clone(), Arc::clone(&meter)));
+    let handshake = Box::pin(timeout(config.handshake_timeout, handshake.map_ok(Box::new)));
+    let Ok(shaken) = handshake.await else {
         Counters::count(&counters.handshake);
         return Err(ServeError::Handshake);
     };
@@ -91,7 +97,7 @@ where
     };
     let keep_alive = KeepAlive::new(inner.ping_pong(), config.idle_timeout);
     let connection =
-        Connection { inner, config, counters, meter, keep_alive, streams: JoinSet::new() };
+        Connection { inner, io, config, counters, meter, keep_alive, streams: JoinSet::new() };
     connection.run(service, drain).await
 }
 
@@ -109,7 +115,8 @@ fn builder(config: &Config) -> server::Builder {
 }
 
 struct Connection<I> {
-    inner: server::Connection<Metered<I>, Bytes>,
+    inner: Box<server::Connection<Metered<Batched<I>>, Bytes>>,
+    io: Batched<I>,
     config: Arc<Config>,
     counters: Arc<Counters>,
     meter: Arc<Meter>,
@@ -164,8 +171,7 @@ impl<I: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection<I> {
                 Event::Silence(Verdict::Idle) => {
                     Counters::count(&self.counters.idle);
                     self.inner.graceful_shutdown();
-                    let closing = poll_fn(|cx| self.inner.poll_closed(cx));
-                    let _ = timeout(FAREWELL, closing).await; // it may be gone
+                    self.close().await;
                     return Ok(Ended { requests });
                 }
                 Event::Closed(None) => return Ok(Ended { requests }),
@@ -184,6 +190,14 @@ impl<I: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection<I> {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         while let Poll::Ready(Some(_)) = self.streams.poll_join_next(cx) {}
         let accepted = self.inner.poll_accept(cx);
+        if accepted.is_pending() {
+            // The turn is over. A client that takes nothing is seen by the streams that wait for it.
+            match self.io.poll_send(cx) {
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::Closed(None)),
+                Poll::Ready(Ok(())) if self.streams.is_empty() => self.io.shrink(),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
         if let Some(excess) = self.meter.excess() {
             return Poll::Ready(Event::Excess(excess));
         }
@@ -232,8 +246,17 @@ impl<I: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection<I> {
     async fn send_away(&mut self, why: Reason) {
         self.streams.abort_all();
         self.inner.abrupt_shutdown(why);
-        let closing = poll_fn(|cx| self.inner.poll_closed(cx));
-        let _ = timeout(FAREWELL, closing).await; // it may not read what we say
+        self.close().await;
+    }
+
+    /// Says what is left to say, to a client that may be gone or not read it.
+    async fn close(&mut self) {
+        let closing = poll_fn(|cx| {
+            let closed = self.inner.poll_closed(cx);
+            let _ = self.io.poll_send(cx); // it is closed then
+            closed
+        });
+        let _ = timeout(FAREWELL, closing).await;
     }
 }
 

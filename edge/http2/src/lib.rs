@@ -20,6 +20,7 @@
 //! All in [`Config`]. A client can make a connection hold its window (`connection_window_bytes`), one
 //! head per stream, and `send_buffer_bytes` per stream of answers that it does not take.
 
+mod batched;
 mod check;
 mod config;
 mod connection;
