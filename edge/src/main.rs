@@ -21,6 +21,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+/// A proxy lives by small allocations that one thread makes and another frees: see BENCHMARKS.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long lines and spans that wait have at the end.
 const TELEMETRY_GRACE: Duration = Duration::from_secs(3);
 /// How long the runtime's blocking threads have at the end: a disk may hang.

@@ -3,12 +3,13 @@
 use std::{
     fmt,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes asked for at once while little is expected: most heads fit.
 const READ_SMALL_BYTES: usize = 2 * 1024;
@@ -44,6 +45,9 @@ impl Reader {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
+        if !large && self.buf.capacity() == 0 {
+            return self.poll_first(cx);
+        }
         let room = if large { READ_LARGE_BYTES } else { READ_SMALL_BYTES };
         if self.buf.capacity() - self.buf.len() < room / 2 {
             self.buf.reserve(room);
@@ -54,6 +58,18 @@ impl Reader {
         };
         self.eof = read == 0;
         Poll::Ready(Ok(read))
+    }
+
+    /// Reads by way of the stack, so that a connection that waits holds no buffer.
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); READ_SMALL_BYTES];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut *self.io).poll_read(cx, &mut read))?;
+        let read = read.filled();
+        self.buf.reserve(read.len());
+        self.buf.extend_from_slice(read);
+        self.eof = read.is_empty();
+        Poll::Ready(Ok(read.len()))
     }
 
     /// Whether nothing is there to be read and the peer is still there. Asks without waiting.

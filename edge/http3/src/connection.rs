@@ -31,6 +31,9 @@ const NOTICE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 /// How long the client has to close the connection itself: three round trips, within these bounds.
 const FAREWELL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// How often the tasks of requests that ended are forgotten while no new ones come.
+const TIDY_EVERY: Duration = Duration::from_secs(2);
+
 /// How long small answers that were written before the drain have to be acknowledged, at most.
 const SMALL_ANSWERS: Duration = Duration::from_secs(5);
 
@@ -128,6 +131,7 @@ where
     let mut stage = Stage::Open;
     let mut drain = pin!(drain);
     let mut notice = pin!(sleep(Duration::ZERO));
+    let mut tidy = pin!(sleep(TIDY_EVERY));
     loop {
         tokio::select! {
             biased;
@@ -143,6 +147,11 @@ where
                 let next = link.accepted.load(Ordering::Relaxed) * 4;
                 send_goaway(link, &mut control, next).await;
             }
+            // What ended stays in memory until then: not for as long as the client says nothing.
+            () = &mut tidy, if !requests.is_empty() => {
+                reap(&mut requests);
+                tidy.as_mut().reset(Instant::now() + TIDY_EVERY);
+            }
             joined = requests.join_next(), if stage == Stage::Closing => match joined {
                 Some(joined) => log_panic(joined),
                 None => break,
@@ -155,9 +164,7 @@ where
                 }
                 link.accepted.fetch_add(1, Ordering::Relaxed);
                 // Reaped here and not when they end: that would wake this task once more for each.
-                while let Some(joined) = requests.try_join_next() {
-                    log_panic(joined);
-                }
+                reap(&mut requests);
                 requests.spawn(request::serve(Arc::clone(link), send, recv, service.clone()));
             }
         }
@@ -203,6 +210,12 @@ fn reject(link: &Link, mut send: SendStream, mut recv: RecvStream) {
     let code = varint(Code::H3_REQUEST_REJECTED);
     let _ = send.reset(code); // it may be gone
     let _ = recv.stop(code); // it may have ended
+}
+
+fn reap(requests: &mut JoinSet<()>) {
+    while let Some(joined) = requests.try_join_next() {
+        log_panic(joined);
+    }
 }
 
 fn log_panic(joined: Result<(), JoinError>) {

@@ -29,6 +29,10 @@ use http_body_util::Full;
 use pool_model::{FunctionId, InvocationPolicy, SandboxId, TeamId};
 use tokio_util::sync::CancellationToken;
 
+/// As in the `edge` program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const DOMAIN: &str = "wrenn.localhost";
 
 /// A table that never changes.

@@ -117,7 +117,8 @@ impl Default for Limits {
         Self {
             max_connections: 16_384,
             max_connections_per_address: 4096,
-            max_streams: 128,
+            // What RFC 9113 6.5.2 recommends at least. A QUIC connection has memory for each from the start.
+            max_streams: 100,
             max_header_bytes: 32 * 1024,
             max_headers: 128,
             max_resets_per_second: 200,
@@ -130,7 +131,7 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(2),
             body_idle_timeout: Duration::from_secs(5 * 60),
             tunnel_idle_timeout: Duration::from_secs(60 * 60),
-            upstream_idle_per_agent: 256,
+            upstream_idle_per_agent: 1024,
             upstream_idle_timeout: Duration::from_secs(15),
             team_requests_per_second: 0,
             team_concurrency_max: 0,

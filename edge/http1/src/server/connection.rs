@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -107,7 +107,8 @@ impl<'a> Connection<'a> {
                 Err(error) => return Err(error),
             };
             let (request, asked) = self.request(head);
-            let response = self.call(pin!(service(request))).await?;
+            // On the heap, so that a connection that waits for its next request has no room for it.
+            let response = self.call(Box::pin(service(request)).as_mut()).await?;
             let next = self.respond(response, asked).await?;
             self.requests += 1;
             self.count_fault();

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures::TryFutureExt as _;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -105,7 +106,8 @@ impl Connection {
             }
             (ProxyProtocol::Trusted | ProxyProtocol::Required, true) => {
                 let wait = self.worker.gateway.limits.handshake_timeout;
-                match timeout(wait, proxy_header::read(&mut stream)).await {
+                let read = Box::pin(timeout(wait, proxy_header::read(&mut stream))).await;
+                match read {
                     Ok(Ok(Some(address))) => self.peer = address,
                     Ok(Ok(None)) => {}
                     Ok(Err(error)) => {
@@ -127,7 +129,8 @@ impl Connection {
     async fn shake_hands(self, acceptor: TlsAcceptor, stream: TcpStream) {
         let peer = self.peer;
         let wait = self.worker.gateway.limits.handshake_timeout;
-        match Box::pin(timeout(wait, acceptor.accept(stream))).await {
+        let shaken = Box::pin(timeout(wait, acceptor.accept(stream).map_ok(Box::new))).await;
+        match shaken {
             Ok(Ok(stream)) => {
                 let session = stream.get_ref().1;
                 let sni = session.server_name().map(|name| Arc::from(name.to_ascii_lowercase()));
