@@ -132,3 +132,47 @@ async fn known_length_is_kept() {
         assert!(text(response).await.contains("\"method\":\"GET\""));
     }
 }
+
+#[tokio::test]
+async fn events_arrive_one_by_one_and_end_with_their_reader() {
+    let stack = Stack::start().await;
+    for proto in ALL {
+        let mut client = Client::new(&stack, proto).await;
+        let answer = client.send(get(&function("hello"), "/sse")).await;
+        assert_eq!(answer.headers()["content-type"], "text/event-stream", "{proto:?}");
+        assert!(!answer.headers().contains_key("content-length"), "{proto:?}");
+        let mut events = answer.into_body();
+        for number in 0..3 {
+            let event = timeout(Duration::from_secs(5), events.frame()).await.expect("an event");
+            let event = event.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(event, format!("id: {number}\ndata: event\n\n"), "{proto:?}");
+            let early = timeout(Duration::from_millis(20), events.frame()).await;
+            assert!(early.is_err(), "{proto:?}: there is no event yet");
+            if number < 2 {
+                stack.agent.go.notify_one();
+            }
+        }
+        drop((events, client));
+        stack.agent.wait_for_abort("/sse").await;
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_an_answer_is_passed_on_as_one() {
+    let stack = Stack::start().await;
+    for proto in ALL {
+        let mut client = Client::new(&stack, proto).await;
+        let whole = client.send(get(&function("hello"), "/range")).await;
+        assert_eq!((whole.status(), text(whole).await.len()), (200.try_into().unwrap(), 26));
+        let mut asked = get(&function("hello"), "/range");
+        asked.headers_mut().insert("range", http::HeaderValue::from_static("bytes=3-5"));
+        let part = client.send(asked).await;
+        assert_eq!(part.status(), 206, "{proto:?}");
+        assert_eq!(part.headers()["content-range"], "bytes 3-5/26");
+        assert_eq!(part.headers()["content-length"], "3", "{proto:?}");
+        assert_eq!(text(part).await, "def", "{proto:?}");
+        let mut beyond = get(&function("hello"), "/range");
+        beyond.headers_mut().insert("range", http::HeaderValue::from_static("bytes=30-40"));
+        assert_eq!(client.send(beyond).await.status(), 416, "{proto:?}");
+    }
+}
