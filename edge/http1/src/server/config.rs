@@ -7,6 +7,13 @@ use http::{HeaderValue, Response, header};
 
 use super::Refusal;
 
+/// What is read ahead while a request is served, to see the client leave.
+pub(super) const AHEAD_MAX_BYTES: usize = 16 * 1024;
+/// How long a drained connection waits for a request that was on its way, to answer it and close.
+pub(super) const LAST_REQUEST: Duration = Duration::from_millis(500);
+/// How long a refused client may go on sending so that it gets to see why.
+pub(super) const LINGER: Duration = Duration::from_millis(500);
+
 /// Bounds of a connection.
 #[derive(Debug, Clone)]
 pub struct Config {

@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     Config, Counters, Ended, Interim, RecvBody, Refusal, ServeError,
+    config::{AHEAD_MAX_BYTES, LAST_REQUEST, LINGER},
     recv_body::Pace,
     shared::{Rest, Shared},
 };
@@ -28,16 +29,12 @@ use crate::{
     timer::Deadline,
 };
 
-/// What is read ahead while a request is served, to see the client leave.
-const AHEAD_MAX_BYTES: usize = 16 * 1024;
 /// What of an unread body is skipped so that the connection can be kept.
 const SKIP_MAX_BYTES: usize = 64 * 1024;
 /// How long that may take.
 const SKIP_TIME: Duration = Duration::from_millis(100);
 /// What a request line has besides its target: a method, a version, spaces.
 const LINE_EXTRA_BYTES: usize = 32;
-/// How long a refused client may go on sending so that it gets to see why.
-const LINGER: Duration = Duration::from_millis(500);
 
 /// What of a request matters for its answer.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +65,8 @@ pub(super) struct Connection<'a> {
     deadline: Deadline,
     drain: CancellationToken,
     drained: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// It is drained: closed unless a last request comes soon.
+    lingering: bool,
     requests: u64,
 }
 
@@ -89,6 +88,7 @@ impl<'a> Connection<'a> {
             deadline: Deadline::default(),
             drained: Box::pin(drain.clone().cancelled_owned()),
             drain,
+            lingering: false,
             requests: 0,
         }
     }
@@ -180,16 +180,19 @@ impl<'a> Connection<'a> {
     async fn fill(&mut self, began: bool) -> Filled {
         let Some(reader) = &mut self.reader else { return Filled::Left };
         let (deadline, drained) = (&mut self.deadline, &mut self.drained);
+        let lingering = &mut self.lingering;
         poll_fn(|cx| {
             match reader.poll_fill(cx, false) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Filled::Left),
                 Poll::Ready(Ok(_)) => return Poll::Ready(Filled::More),
                 Poll::Pending => {}
             }
-            if !began && drained.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Filled::Left);
+            if !began && !*lingering && drained.as_mut().poll(cx).is_ready() {
+                *lingering = true;
+                deadline.set(LAST_REQUEST);
             }
-            deadline.poll(cx).map(|()| Filled::Late)
+            let over = if *lingering && !began { Filled::Left } else { Filled::Late };
+            deadline.poll(cx).map(|()| over)
         })
         .await
     }

@@ -87,6 +87,7 @@ async fn a_drain_closes_what_is_idle_and_lets_what_is_busy_end() {
     })
     .await;
     let mut idle = server.connect().await;
+    let mut late = server.connect().await;
     let mut busy = server.connect().await;
     busy.send("GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
     let streaming = started.recv().await.unwrap();
@@ -95,8 +96,13 @@ async fn a_drain_closes_what_is_idle_and_lets_what_is_busy_end() {
     waiting.send("GET /half HTTP/1.1\r\n").await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     server.drain.cancel();
+    late.send("GET /late HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    drop(started.recv().await.unwrap());
+    assert_eq!(late.answer().await.field("connection"), Some("close"), "it was on its way");
+    drop(late);
     assert_eq!(idle.rest().await, b"");
-    assert_eq!(server.ended().await.unwrap(), Ended { requests: 0 });
+    let ended = [server.ended().await.unwrap().requests, server.ended().await.unwrap().requests];
+    assert_eq!(ended.iter().sum::<u64>(), 1, "the late one's, and none");
     streaming.send(data("more")).await.unwrap();
     drop(streaming);
     assert_eq!(busy.exactly(14).await, b"4\r\nmore\r\n0\r\n\r\n");
