@@ -50,6 +50,12 @@ build: tools ## Build the binaries, static guest programs included
 	@RUSTFLAGS="-C target-feature=+crt-static" \
 		$(CARGO) build $(FLAGS) --target $(GUEST_TARGET) -p envd -p guest-init
 
+.PHONY: dist
+dist: tools ## Build the programs as production wants them, into target/dist: slow to build, fast to run
+	@$(CARGO) build --locked --profile dist --workspace --bins
+	@RUSTFLAGS="-C target-feature=+crt-static" \
+		$(CARGO) build --locked --profile dist --target $(GUEST_TARGET) -p envd -p guest-init
+
 .PHONY: images
 images: build ## Build kernel, initramfs and root file system if their inputs changed
 	@$(BIN)/wrenn-images build --envd $(GUEST_BIN)/envd --init $(GUEST_BIN)/guest-init
@@ -99,8 +105,10 @@ bench-engine: bench-build
 
 # The edge beside other proxies; those that no Debian package has come from PyPI, into a venv.
 .PHONY: bench-edge
-bench-edge: bench-tools bench-build ## Measure the edge beside other proxies; the machine should be quiet
-	@python3 loadtest/edge/compare.py --bin-dir $(BIN) --dir $(WRENN_DIR)/bench-edge \
+bench-edge: bench-tools ## Measure the edge beside other proxies; the machine should be quiet
+	@$(CARGO) build --locked --profile dist -p edge-proxy -p loadtest-wire --examples
+	@$(CARGO) build $(FLAGS) -p loadtest
+	@python3 loadtest/edge/compare.py --bin-dir $(CARGO_TARGET_DIR)/dist --dir $(WRENN_DIR)/bench-edge \
 		--venv $(WRENN_DIR)/bench-edge/venv --install | $(insert) edge
 
 .PHONY: clean
@@ -128,9 +136,12 @@ deny:
 machete:
 	@$(CARGO) machete
 
+# Examples are benches: clippy has seen them, and building them takes minutes.
+TESTS := $(FLAGS) --workspace --exclude loadtest --no-fail-fast
+
 .PHONY: test
 test:
-	@$(CARGO) test $(FLAGS) --workspace --exclude loadtest --no-fail-fast 2>&1 \
+	@{ $(CARGO) test $(TESTS) --lib --bins --tests && $(CARGO) test $(TESTS) --doc; } 2>&1 \
 		| tee $(CARGO_TARGET_DIR)/test.log
 
 .PHONY: e2e
