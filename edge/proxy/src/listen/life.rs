@@ -111,6 +111,8 @@ impl Lifecycle {
     /// Runs a connection: waited for while draining, cut at the end.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let cut = self.cut.clone();
+        // On the heap of its own: the futures around it would each hold a copy of its size.
+        let work = Box::pin(work);
         self.tasks.spawn(async move {
             cut.run_until_cancelled_owned(work).await;
         });

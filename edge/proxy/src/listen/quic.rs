@@ -50,7 +50,7 @@ pub(super) async fn accept(
                 Ok(place) => {
                     let (worker, configs) = (Arc::clone(&worker), Arc::clone(&configs));
                     let places = (place, permit);
-                    life.spawn(connection(incoming, worker, configs, life.clone(), places));
+                    life.spawn(connection(Box::new(incoming), worker, configs, life.clone(), places));
                 }
                 Err(why) => {
                     configs.count(match why {
@@ -67,7 +67,7 @@ pub(super) async fn accept(
 }
 
 async fn connection(
-    incoming: Incoming,
+    incoming: Box<Incoming>,
     worker: Arc<Worker>,
     configs: Arc<ListenerConfigs>,
     life: Lifecycle,
@@ -75,7 +75,9 @@ async fn connection(
 ) {
     let peer = incoming.remote_address();
     let handshake = async { incoming.accept()?.await };
-    let connection = match timeout(worker.gateway.limits.handshake_timeout, handshake).await {
+    // Each stage on the heap of its own, or this future stays as large as the largest of them.
+    let shaken = timeout(worker.gateway.limits.handshake_timeout, handshake);
+    let connection = match Box::pin(shaken).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             configs.handshake_failed(None);
@@ -92,5 +94,5 @@ async fn connection(
         data.and_then(|data| data.server_name).map(|name| Arc::from(name.to_ascii_lowercase()));
     let client = ClientInfo { peer, protocol: Protocol::H3, tls: true, sni };
     let _open = configs.open(Protocol::H3);
-    serve::h3(connection, client, worker, &configs, &life).await;
+    Box::pin(serve::h3(connection, client, worker, &configs, &life)).await;
 }
