@@ -246,6 +246,9 @@ impl Exchange<'_> {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         let mut interims = 0;
+        // After the others of this turn: requests that go out one right after the other find the server
+        // awake, and waking it costs more than anything else that a small one needs.
+        tokio::task::yield_now().await;
         loop {
             let head = poll_fn(|cx| self.poll(cx, upload)).await?;
             let status = head.parts.status;
