@@ -23,8 +23,9 @@ use crate::{
 const WRITE_EVERY: Duration = Duration::from_millis(50);
 /// Records per worker that may wait.
 pub(crate) const WAITING_MAX: usize = 16_384;
-/// With so many waiting the writer is woken before its time.
-const WAKE_AT: usize = WAITING_MAX / 4;
+/// With so many waiting the writer is woken before its time: what it writes then takes a fraction of a
+/// millisecond, so a worker that shares its processor is not kept waiting for longer.
+const WAKE_AT: usize = 256;
 /// Text that is written in one go.
 const WRITE_BYTES: usize = 256 * 1024;
 
