@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A proxy lives by small allocations that one thread makes and another frees: see BENCHMARKS.md.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How long lines and spans that wait have at the end.
 const TELEMETRY_GRACE: Duration = Duration::from_secs(3);

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 /// As in the `edge` program.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const DOMAIN: &str = "wrenn.localhost";
 

@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -93,7 +93,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    pub(super) async fn run<S, F, B>(mut self, mut service: S) -> Result<Ended, ServeError>
+    pub(super) async fn run<S, F, B>(&mut self, mut service: S) -> Result<Ended, ServeError>
     where
         S: FnMut(Request<RecvBody>) -> F,
         F: Future<Output = Response<B>>,
@@ -108,8 +108,11 @@ impl<'a> Connection<'a> {
             };
             let (request, asked) = self.request(head);
             // On the heap, so that a connection that waits for its next request has no room for it.
-            let response = self.call(Box::pin(service(request)).as_mut()).await?;
-            let next = self.respond(response, asked).await?;
+            let exchange = Box::pin(async {
+                let response = self.call(pin!(service(request))).await?;
+                self.respond(response, asked).await
+            });
+            let next = exchange.await?;
             self.requests += 1;
             self.count_fault();
             if next == Next::Close || !self.is_ready().await {
@@ -121,10 +124,8 @@ impl<'a> Connection<'a> {
 
     /// Waits for a request's head. `None`: the client left between requests, or we have to.
     async fn read_head(&mut self) -> Result<Option<RequestHead>, ServeError> {
-        let mut finder = Finder::default();
-        let mut empty_lines = 0;
+        let (mut finder, mut empty_lines, mut began) = (Finder::default(), 0, false);
         self.deadline.set(self.config.keep_alive_timeout);
-        let mut began = false;
         loop {
             let Some(reader) = &mut self.reader else { return Ok(None) };
             head::skip_empty_lines(&mut reader.buf, &mut finder, &mut empty_lines)
