@@ -80,7 +80,9 @@ fn five_restarts_under_load_lose_no_request() {
         println!("{protocol}: {counts:?}");
         assert_eq!((counts.failed, &counts.reasons), (0, &Vec::new()), "{protocol}: {counts:?}");
         assert!(counts.done > 100 && counts.connections > 5, "{protocol}: {counts:?}");
-        assert!(counts.unsent < counts.done / 10, "{protocol}: {counts:?}");
+        // HTTP/1.1 has no word for "send it elsewhere": what reaches a connection is answered.
+        let resent_max = if protocol == "h1" { 0 } else { counts.done / 10 };
+        assert!(counts.unsent <= resent_max, "{protocol}: {counts:?}");
     }
     assert!(edge.ended().success(), "the first one drained");
     for pid in replaced {
