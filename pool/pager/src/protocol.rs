@@ -98,7 +98,8 @@ pub struct CloneStats {
     pub snapshot: SnapshotId,
     /// Its faults.
     pub faults: u64,
-    /// Bytes that its VMM discarded, as a balloon has it do.
+    /// Bytes that its VMM discarded, as a balloon has it do. The VMM goes on when the event is read,
+    /// before it is counted: the last event may be missing for a moment.
     pub removed_bytes: u64,
 }
 

@@ -5,14 +5,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use pool_model::Prefetch;
 use pool_store::{LAYERS_MAX, Snapshot};
 
 use crate::{
-    paged::Host,
+    paged::{Host, PATIENCE},
     pattern::{self, Command, PAGES},
 };
 
@@ -119,7 +119,18 @@ async fn pages_given_away_while_the_page_server_is_dead_are_the_snapshots_again(
     pattern::obeyed(&*machine).await.unwrap();
     // Its own pages are gone: what it finds everywhere is what the snapshot has.
     assert_eq!(pattern::verified(&*machine).await.unwrap().generation, 0);
-    let removed = host.stats().await.clones[0].removed_bytes;
-    assert_eq!(removed, u64::from(PAGES) * 4096, "{}", host.pager_log());
+    // None was lost. The kernel lets QEMU go on when an event is read, before it is counted: of the
+    // last one the guest may know earlier than the page server's counter.
+    let bytes = u64::from(PAGES) * 4096;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let removed = host.stats().await.clones[0].removed_bytes;
+        if removed == bytes {
+            break;
+        }
+        let log = host.pager_log();
+        assert!(removed < bytes && Instant::now() < deadline, "{removed} of {bytes}: {log}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
     host.end(machine).await;
 }

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// No call takes longer, however busy the machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A host. Its page server dies with it.
 pub(crate) struct Host {
