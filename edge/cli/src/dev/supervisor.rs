@@ -188,7 +188,7 @@ async fn attend(plan: &Plan, role: Role, child: &mut Child, pid: &watch::Sender<
     let own = id(child);
     let mut ended = false;
     loop {
-        let successor = process::recorded(&plan.layout, role).filter(|pid| Some(*pid) != own);
+        let successor = successor(plan, role, own);
         if ended && successor.is_none() {
             return;
         }
@@ -205,6 +205,11 @@ async fn attend(plan: &Plan, role: Role, child: &mut Child, pid: &watch::Sender<
             () = sleep(REFRESH) => {}
         }
     }
+}
+
+/// Who took over from our own process of a service, if anyone did.
+fn successor(plan: &Plan, role: Role, own: Option<i32>) -> Option<i32> {
+    process::recorded(&plan.layout, role).filter(|pid| Some(*pid) != own)
 }
 
 fn id(child: &Child) -> Option<i32> {
@@ -224,7 +229,7 @@ fn spawn(plan: &Plan, role: Role) -> io::Result<Child> {
 /// Stops a service: who took over from our child, then the child, whose status is collected.
 async fn end(plan: &Plan, mut child: Child, role: Role) {
     let own = id(&child);
-    if let Some(successor) = process::recorded(&plan.layout, role).filter(|pid| Some(*pid) != own)
+    if let Some(successor) = successor(plan, role, own)
         && let Err(reason) = process::stop(successor, GRACE).await
     {
         say(format_args!("{}: {reason}", role.name()));
@@ -287,6 +292,13 @@ mod tests {
             tokio::spawn(async move { attend(&plan, Role::Edge, &mut first, &pid_tx).await })
         };
         serving(&mut pid, first_pid).await;
+        // As a successor is only started by one that has said who it is: the file is the second's then.
+        let named = async {
+            while process::recorded(&plan.layout, Role::Edge) != first_pid {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), named).await.expect("the first has its pid file");
         let mut second = start(&plan, &program);
         serving(&mut pid, id(&second)).await;
         process::stop(first_pid.unwrap(), GRACE).await.unwrap();
