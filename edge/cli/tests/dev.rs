@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde_json::json;
-use support::{Fake, Ran, Seen, json as answer, script, wrenn};
+use support::{Fake, Ran, Seen, json as answer, wrenn};
 
 /// Runs until SIGTERM; `reap` leaves a mark. Every step goes to `{root}/steps`.
 const SERVICE: &str = r#"#!/bin/sh
@@ -55,7 +55,7 @@ impl Stack {
         fs::write(image.join("rootfs.ext4"), "").unwrap();
         let bin = tempfile::tempdir().unwrap();
         for name in ["agent", "edge"] {
-            script(bin.path().join(name), SERVICE);
+            edge_testing::program(&bin.path().join(name), SERVICE);
         }
         fs::write(bin.path().join("pager"), "").unwrap();
         fs::write(bin.path().join("libqemu_uffd.so"), "").unwrap();

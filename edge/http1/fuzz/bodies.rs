@@ -1,13 +1,7 @@
 //! What has to hold for any bytes that a peer sends: the same outcome however they were cut, no
 //! panic, no hang, and an answer to each request that is understood.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::OnceLock,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use edge_http1::{
@@ -16,22 +10,14 @@ use edge_http1::{
     fuzzing,
     server::{self, Config, Counters, RecvBody},
 };
+use edge_testing::{Peer, block_on};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    runtime::Runtime,
-    time::{Instant, Sleep, sleep, timeout},
-};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Cuts of an input: small ones, and all at once.
 const STEPS: [usize; 5] = [1, 2, 3, 17, usize::MAX];
-/// The clock of these runs jumps: this is no time at all, unless something waits for ever.
-const FOR_EVER: Duration = Duration::from_secs(3600);
-
-/// How long a peer stays that has sent everything: longer than any limit.
-const STAYS: Duration = Duration::from_secs(600);
 
 /// The head of a request.
 pub(crate) fn requests(data: &[u8]) {
@@ -72,7 +58,7 @@ pub(crate) fn answers(data: &[u8]) {
 
 /// Status, content, and whether the connection may be used again; or that it failed.
 async fn answered(data: &[u8], step: usize) -> Option<(StatusCode, Option<Vec<u8>>)> {
-    let connection = client::Connection::new(Script::new(data, step));
+    let connection = client::Connection::new(Peer::new(data, step));
     let upgrade = data.first().is_some_and(|byte| byte % 2 == 0);
     let mut request = Request::get("/").header("host", "h");
     if upgrade {
@@ -122,7 +108,7 @@ async fn served(data: &[u8], step: usize) -> Vec<Asked> {
             Response::new(full.boxed_unsync())
         }
     };
-    let io = Script::new(data, step);
+    let io = Peer::new(data, step);
     let drain = CancellationToken::new();
     let serving = server::serve(io, Bytes::new(), &config, &counters, service, drain);
     let _ = serving.await; // that it ends is what counts
@@ -138,74 +124,4 @@ fn switching(body: RecvBody) -> Response<UnsyncBoxBody<Bytes, BoxError>> {
     let mut response = Response::new(body.map_err(Into::into).boxed_unsync());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     response
-}
-
-/// Runs on a clock that jumps to the next deadline whenever nothing else is to be done.
-fn block_on<F: Future>(future: F) -> F::Output {
-    static RUNTIME: OnceLock<std::sync::Mutex<Runtime>> = OnceLock::new();
-    let runtime = RUNTIME.get_or_init(|| {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder.enable_time().start_paused(true).build();
-        std::sync::Mutex::new(runtime.expect("a runtime without sockets can be made"))
-    });
-    let runtime = runtime.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    runtime.block_on(async { timeout(FOR_EVER, future).await.expect("it waits for ever") })
-}
-
-/// A peer that sends this, in pieces, and takes everything; it leaves once its bytes are read.
-struct Script {
-    data: Vec<u8>,
-    at: usize,
-    step: usize,
-    pause: bool,
-    /// When it leaves, behind its last byte.
-    leave: Option<Pin<Box<Sleep>>>,
-}
-
-impl Script {
-    fn new(data: &[u8], step: usize) -> Self {
-        Self { data: data.to_vec(), at: 0, step, pause: false, leave: None }
-    }
-}
-
-impl AsyncRead for Script {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        // Nothing comes at once: between two pieces the other side gets to do something.
-        self.pause = !self.pause;
-        if self.pause {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let take = self.step.min(self.data.len() - self.at).min(buf.remaining());
-        if take == 0 {
-            // It waits, as one that has asked does; a tunnel would for ever.
-            let leave = self.leave.get_or_insert_with(|| Box::pin(sleep(STAYS)));
-            return leave.as_mut().poll(cx).map(|()| Ok(()));
-        }
-        buf.put_slice(&self.data[self.at..self.at + take]);
-        self.at += take;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Script {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }

@@ -1,126 +1,30 @@
-//! The corpus of each parser through its body, then what a generator of mutations makes of it.
-//!
-//! `WRENN_FUZZ_SECONDS` is how long each parser is tried (1 without it), `WRENN_FUZZ_SEED` where the
-//! generator begins. What fails is printed as a file for the corpus would have to be.
+//! Does each parser stand its corpus, and what is made of it? `edge_testing::Corpus` says which inputs.
 
 #![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
 
 #[path = "../fuzz/bodies.rs"]
 mod bodies;
 
-use std::{
-    env, fs,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::fs;
 
 use bytes::{BufMut, BytesMut};
 use edge_http3::fuzzing::{
     FrameReader, Limits, Priority, StreamKind, decode_request, decode_trailers, qpack,
     write_frame_header, write_settings,
 };
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-
-type Body = fn(&[u8]);
-
-/// Longer inputs only cost time.
-const INPUT_BYTES_MAX: usize = 4096;
+use edge_testing::Corpus;
 
 /// Bytes at which the layouts change.
 const EDGES: [u8; 14] =
     [0x00, 0x01, 0x04, 0x07, 0x1f, 0x20, 0x3f, 0x40, 0x50, 0x7f, 0x80, 0xbf, 0xc0, 0xff];
 
-fn dir(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
-}
-
-/// The files of a target, in the order of their names.
-fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let mut paths: Vec<_> =
-        fs::read_dir(dir(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    assert!(paths.len() >= 3, "{target} has only {} files", paths.len());
-    paths.iter().map(|path| fs::read(path).unwrap()).collect()
-}
-
-fn number(variable: &str) -> Option<u64> {
-    env::var(variable).ok().map(|text| text.parse().unwrap())
-}
-
-fn fuzz(target: &str, body: Body) {
-    let corpus = corpus(target);
-    for input in &corpus {
-        for cut in 0..=input.len() {
-            run(target, body, &input[..cut]);
-        }
-    }
-    let end = Instant::now() + Duration::from_secs(number("WRENN_FUZZ_SECONDS").unwrap_or(1));
-    let mut rng = StdRng::seed_from_u64(number("WRENN_FUZZ_SEED").unwrap_or(0x5752_454e));
-    let mut inputs = 0_u64;
-    while Instant::now() < end {
-        for _ in 0..64 {
-            run(target, body, &input(&corpus, &mut rng));
-            inputs += 1;
-        }
-    }
-    println!("{target}: {inputs} inputs");
-}
-
-fn run(target: &str, body: Body, input: &[u8]) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(input))) {
-        eprintln!("{target} fails on b\"{}\"", input.escape_ascii());
-        resume_unwind(panic);
-    }
-}
-
-/// Mostly something out of the corpus with a few changes, sometimes mere noise.
-fn input(corpus: &[Vec<u8>], rng: &mut StdRng) -> Vec<u8> {
-    let mut input = if rng.random_ratio(1, 8) {
-        (0..rng.random_range(0..64)).map(|_| byte(rng)).collect()
-    } else {
-        corpus.choose(rng).unwrap().clone()
-    };
-    for _ in 0..rng.random_range(0..6) {
-        mutate(&mut input, corpus, rng);
-    }
-    input.truncate(INPUT_BYTES_MAX);
-    input
-}
-
-fn byte(rng: &mut StdRng) -> u8 {
-    if rng.random() { rng.random() } else { *EDGES.choose(rng).unwrap() }
-}
-
-fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], rng: &mut StdRng) {
-    let at = rng.random_range(0..=input.len());
-    let to = rng.random_range(at..=input.len().min(at + 40));
-    match rng.random_range(0..8) {
-        0 => input.insert(at, byte(rng)),
-        1 => drop(input.drain(at..to)),
-        2 => input.truncate(at),
-        3 => {
-            let piece = input[at..to].to_vec();
-            let again = rng.random_range(0..=input.len());
-            input.splice(again..again, piece);
-        }
-        4 => {
-            let other = corpus.choose(rng).unwrap();
-            let from = rng.random_range(0..=other.len());
-            input.splice(at..to, other[from..].iter().copied());
-        }
-        5 if at < input.len() => input[at] ^= 1 << rng.random_range(0..8),
-        6 if at < input.len() => input[at] = input[at].wrapping_add(rng.random_range(0..3)) ^ 1,
-        _ if at < input.len() => input[at] = byte(rng),
-        _ => input.push(byte(rng)),
-    }
-}
+const CORPUS: Corpus = Corpus::new(env!("CARGO_MANIFEST_DIR"), &EDGES);
 
 macro_rules! targets {
     ($($target:ident $test:ident,)+) => {
         $(#[test]
         fn $test() {
-            fuzz(stringify!($target), bodies::$target);
+            CORPUS.fuzz(stringify!($target), bodies::$target);
         })+
     };
 }
@@ -140,22 +44,22 @@ targets! {
 fn whole_seeds_are_still_read() {
     let limits = Limits::default();
     for name in ["get", "post", "websocket", "connect"] {
-        let payload = fs::read(dir("field_section").join(name)).unwrap();
+        let payload = fs::read(CORPUS.dir("field_section").join(name)).unwrap();
         decode_request(payload.into(), &limits).unwrap();
     }
-    let trailers = fs::read(dir("field_section").join("trailers")).unwrap();
+    let trailers = fs::read(CORPUS.dir("field_section").join("trailers")).unwrap();
     assert_eq!(decode_trailers(trailers.into(), &limits).unwrap().len(), 2);
     for (kind, name, expected) in [
         (StreamKind::Request, "request_frames/post", 6),
         (StreamKind::Control, "control_frames/all", 5),
     ] {
         let mut reader = FrameReader::new(kind, limits);
-        reader.push(fs::read(dir(name)).unwrap().into());
+        reader.push(fs::read(CORPUS.dir(name)).unwrap().into());
         let events = std::iter::from_fn(|| reader.next_event().unwrap()).count();
         assert_eq!(events, expected, "{name}");
         reader.finish().unwrap();
     }
-    assert!(Priority::parse(&fs::read(dir("priority/both")).unwrap()).incremental);
+    assert!(Priority::parse(&fs::read(CORPUS.dir("priority/both")).unwrap()).incremental);
 }
 
 /// Writes the seeds anew. `cargo test -p edge-http3 --test wire_fuzz -- --ignored`
@@ -273,6 +177,6 @@ fn frame(ty: u64, payload: &[u8]) -> Vec<u8> {
 }
 
 fn seed(target: &str, name: &str, bytes: &[u8]) {
-    fs::create_dir_all(dir(target)).unwrap();
-    fs::write(dir(target).join(name), bytes).unwrap();
+    fs::create_dir_all(CORPUS.dir(target)).unwrap();
+    fs::write(CORPUS.dir(target).join(name), bytes).unwrap();
 }

@@ -147,7 +147,7 @@ async fn failing_hook_is_told_and_cleaned_up_after() {
     let mut config = pebble.config();
     let hook = pebble.path("failing-hook");
     let script = "#!/bin/sh\necho \"$1\" >> \"$0.log\"\necho no such zone >&2\nexit 1\n";
-    support::program(&hook, script);
+    edge_testing::program(&hook, script);
     config.dns_hook = Some(DnsHook::new(hook));
     let running = start(&mut pebble, tls_config(config));
     let failed = |status: &CertStatus| {

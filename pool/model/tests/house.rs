@@ -74,6 +74,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("edge-quic", &[]),
     ("edge-store", &["pool-model"]),
     ("edge-telemetry", &["pool-model"]),
+    ("edge-testing", &[]),
     ("edge-tls", &[]),
     ("envd", &["envd-api", "pool-model"]),
     ("envd-api", &["pool-model"]),

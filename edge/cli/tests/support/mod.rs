@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "only tests call it, and they want to fail loudly")]
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Output, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
@@ -235,14 +235,4 @@ fn note(
     let response = answer(&request);
     seen.lock().unwrap().push(request);
     response
-}
-
-/// Writes an executable script.
-pub(crate) fn script(path: PathBuf, text: &str) {
-    let source = path.with_extension("text");
-    std::fs::write(&source, text).unwrap();
-    // By another program: a child that another test starts while this process has the file open for
-    // writing would have it open too, and it could not be run.
-    let made = std::process::Command::new("install").args([&source, &path]).status();
-    assert!(made.unwrap().success());
 }

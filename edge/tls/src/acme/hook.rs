@@ -84,13 +84,9 @@ mod tests {
     use super::*;
 
     fn hook(dir: &Path, script: &str) -> DnsHook {
-        let (text, program) = (dir.join("text"), dir.join("hook"));
-        fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
-        // By another program: what this process had open for writing, a child that another test
-        // starts at the same moment would have too, and the file could not be run.
-        let made = std::process::Command::new("install").args([&text, &program]).status();
-        assert!(made.unwrap().success());
-        DnsHook::new(program)
+        let path = dir.join("hook");
+        edge_testing::program(&path, &format!("#!/bin/sh\n{script}\n"));
+        DnsHook::new(path)
     }
 
     #[tokio::test]

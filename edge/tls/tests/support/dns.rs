@@ -44,7 +44,7 @@ impl Dns {
         let script = "#!/bin/sh\nset -e\ndir=\"${0%.hook}\"\ncase $1 in\n\
             present) mkdir -p \"$dir/$2\"; : > \"$dir/$2/$3\" ;;\n\
             cleanup) rm \"$dir/$2/$3\"; rmdir \"$dir/$2\" 2>/dev/null || true ;;\n*) exit 2 ;;\nesac\n";
-        super::program(&program, script);
+        edge_testing::program(&program, script);
         program
     }
 }

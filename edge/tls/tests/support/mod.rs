@@ -219,12 +219,3 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
-
-/// Makes an executable script. By another program: a child that another test starts while this
-/// process has the file open for writing would have it open too, and it could not be run.
-pub(crate) fn program(path: &std::path::Path, script: &str) {
-    let text = path.with_extension("text");
-    std::fs::write(&text, script).unwrap();
-    let made = std::process::Command::new("install").args([&text, path]).status();
-    assert!(made.unwrap().success());
-}
