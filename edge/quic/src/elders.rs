@@ -57,6 +57,34 @@ pub enum ElderError {
     NoRuntime,
 }
 
+impl ElderError {
+    /// Whether its process has ended: it has no connection whose packets could be missed.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if is_gone(source))
+    }
+}
+
+/// Elders that were not taken on, all for the same cause.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why the first of them was not.
+    pub error: ElderError,
+    /// Their generations.
+    pub generations: Vec<u16>,
+}
+
+impl Refused {
+    /// Puts a refusal to those of its cause.
+    pub(crate) fn note(refused: &mut Vec<Self>, error: ElderError, generation: u16) {
+        let cause = std::mem::discriminant(&error);
+        match refused.iter_mut().find(|known| std::mem::discriminant(&known.error) == cause) {
+            Some(known) => known.generations.push(generation),
+            None => refused.push(Self { error, generations: vec![generation] }),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Elders(Arc<Inner>);
 
@@ -106,9 +134,13 @@ impl Elders {
         Ok(())
     }
 
-    pub(crate) fn all(&self) -> Vec<Elder> {
+    /// Those that still live: one that has ended stays in the list until an idle lane looks.
+    pub(crate) fn living(&self) -> Vec<Elder> {
         let list = self.0.list.read().unwrap_or_else(PoisonError::into_inner);
-        list.iter().map(|served| served.elder.clone()).collect()
+        let lives = |elder: &Elder| {
+            !elder.sockets.iter().any(|path| connect(path).is_err_and(|error| is_gone(&error)))
+        };
+        list.iter().map(|served| &served.elder).filter(|elder| lives(elder)).cloned().collect()
     }
 
     pub(crate) fn lost(&self) -> u64 {
@@ -223,7 +255,9 @@ mod tests {
         let elders = Elders::default();
         elders.add(elder.clone()).unwrap();
         assert!(elders.knows(3, 0) && !elders.knows(3, 1) && !elders.knows(4, 0));
+        assert_eq!(elders.living(), std::slice::from_ref(&elder));
         drop(socket);
+        assert_eq!(elders.living(), [], "a successor does not hear of it");
         elders.send(3, 0, vec![1]);
         let forgotten = timeout(Duration::from_secs(10), async {
             while elders.knows(3, 0) {
@@ -244,7 +278,7 @@ mod tests {
             kept.push(socket);
             elders.add(elder).unwrap();
         }
-        assert!(matches!(elders.add(elders.all()[2].clone()), Err(ElderError::Known(2))));
+        assert!(matches!(elders.add(elders.living()[2].clone()), Err(ElderError::Known(2))));
         let (ninth, _socket) = elder(directory.path(), 9);
         assert!(matches!(elders.add(ninth), Err(ElderError::TooMany)));
     }

@@ -47,7 +47,7 @@ mod steered;
 
 pub use admit::{Admission, AdmissionLimits, Admit, Permit};
 pub use cid::{CID_LEN, CidGenerator, CidKey, Owner};
-pub use elders::{ELDERS_MAX, Elder, ElderError};
+pub use elders::{ELDERS_MAX, Elder, ElderError, Refused};
 pub use endpoint::{TransportLimits, WorkerEndpoint, server_config};
 pub use forward::ForwardSocket;
 pub use secrets::{QuicSecrets, SECRET_MIN, SecretTooShort};

@@ -8,7 +8,7 @@ use quinn::BloomTokenLog;
 use quinn::udp::RecvMeta;
 
 use crate::cid::{CID_LEN, Owner};
-use crate::elders::{Elder, ElderError, Elders};
+use crate::elders::{Elder, ElderError, Elders, Refused};
 use crate::lane::{Lane, count};
 use crate::packet::{Packet, encode};
 use crate::secrets::QuicSecrets;
@@ -104,10 +104,27 @@ impl Shared {
         self.elders.add(elder)
     }
 
-    /// The elders we send to at the moment, for the parcel of the next hand-over.
+    /// [`Shared::add_elder`] for those of a parcel; says which were not taken on, once per cause. One
+    /// whose process has ended is not among them.
+    pub fn add_elders(&self, elders: Vec<Elder>) -> Vec<Refused> {
+        let mut refused = Vec::new();
+        for elder in elders {
+            let generation = elder.generation;
+            match self.add_elder(elder) {
+                Ok(()) => {}
+                Err(error) if error.has_ended() => {
+                    tracing::debug!(generation, %error, "an old generation has ended");
+                }
+                Err(error) => Refused::note(&mut refused, error, generation),
+            }
+        }
+        refused
+    }
+
+    /// The elders that we send to and that live, for the parcel of the next hand-over.
     #[must_use]
     pub fn elders(&self) -> Vec<Elder> {
-        self.elders.all()
+        self.elders.living()
     }
 
     /// The counters so far.
@@ -176,5 +193,41 @@ impl fmt::Debug for Shared {
             .field("workers", &self.workers())
             .field("elders", &self.elders)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+    use crate::elders::ELDERS_MAX;
+
+    #[tokio::test]
+    async fn refused_elders_are_told_once_per_cause_and_ended_ones_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let elder = |generation: u16| {
+            let path = directory.path().join(format!("{generation}.sock"));
+            (UnixDatagram::bind(&path).unwrap(), Elder { generation, sockets: vec![path] })
+        };
+        let (ended, ended_elder) = elder(99);
+        drop(ended);
+        let nowhere = Elder { generation: 98, sockets: vec!["/nowhere/98.sock".into()] };
+        let secrets = QuicSecrets::derive(b"a secret of thirty-two bytes or so").unwrap();
+        let shared = Shared::new(secrets, 100, 1);
+        assert!(shared.add_elders(vec![ended_elder, nowhere]).is_empty());
+
+        let most = u16::try_from(ELDERS_MAX).unwrap();
+        let (_sockets, mut elders): (Vec<_>, Vec<_>) = (0..most + 2).map(elder).unzip();
+        elders.push(elders[0].clone());
+        let refused = shared.add_elders(elders);
+        let told: Vec<_> =
+            refused.iter().map(|r| (r.error.to_string(), r.generations.clone())).collect();
+        let expected = [
+            (ElderError::TooMany.to_string(), vec![most, most + 1]),
+            (ElderError::Known(0).to_string(), vec![0]),
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(shared.elders().len(), ELDERS_MAX);
     }
 }

@@ -182,10 +182,8 @@ impl Edge {
             sockets.quic.first().and_then(|socket| socket.local_addr().ok()),
         ];
         let shared = Shared::new(parts.quic_secrets, generation, byte(workers));
-        for elder in elders {
-            if let Err(error) = shared.add_elder(elder) {
-                tracing::warn!(%error, "connections of an older edge can't be served");
-            }
+        for edge_quic::Refused { error, generations } in shared.add_elders(elders) {
+            tracing::warn!(%error, ?generations, "connections of older edges can't be served");
         }
         let configs = Arc::new(ListenerConfigs::new(limits, &telemetry));
         let counted = Arc::downgrade(&configs);
