@@ -72,6 +72,20 @@ http {{
 }}
 """
 
+# Of both connection managers.
+ENVOY_ROUTES = """\
+          stream_idle_timeout: 600s
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes: [ {{ match: {{ prefix: "/" }}, route: {{ cluster: agents, timeout: 0s }} }} ]
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+"""
+
 ENVOY = """
 static_resources:
   listeners:
@@ -94,16 +108,7 @@ static_resources:
           stat_prefix: edge
           codec_type: AUTO
           upgrade_configs: [ {{ upgrade_type: websocket }} ]
-          stream_idle_timeout: 600s
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: ["*"]
-              routes: [ {{ match: {{ prefix: "/" }}, route: {{ cluster: agents, timeout: 0s }} }} ]
-          http_filters:
-          - name: envoy.filters.http.router
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+""" + ENVOY_ROUTES + """\
   - name: udp
     address: {{ socket_address: {{ protocol: UDP, address: 127.0.0.1, port_value: {port} }} }}
     udp_listener_config:
@@ -126,16 +131,7 @@ static_resources:
           stat_prefix: edge3
           codec_type: HTTP3
           http3_protocol_options: {{}}
-          stream_idle_timeout: 600s
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: ["*"]
-              routes: [ {{ match: {{ prefix: "/" }}, route: {{ cluster: agents, timeout: 0s }} }} ]
-          http_filters:
-          - name: envoy.filters.http.router
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+""" + ENVOY_ROUTES + """\
   clusters:
   - name: agents
     type: STATIC
