@@ -9,7 +9,7 @@ use edge_jobs::{
     RunnerConfig, Secrets, Target,
 };
 use edge_proxy::{Inside, Submission, SubmitError, Submitted};
-use edge_store::{Store, StoreError};
+use edge_store::StoreError;
 use pool_model::{ErrorCode, FunctionId, TeamId};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -31,10 +31,10 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// The queue in this store.
+    /// The control plane's queue, so that what is retried there wakes the runner here.
     #[must_use]
-    pub fn new(store: Store, public: Public) -> Self {
-        Self { jobs: Jobs::new(store), public }
+    pub fn new(control: &Control) -> Self {
+        Self { jobs: control.queue().clone(), public: control.public().clone() }
     }
 
     /// Takes an invocation; it is on disk when this returns.

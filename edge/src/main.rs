@@ -121,7 +121,7 @@ async fn run(loaded: Loaded<EdgeConfig>) -> anyhow::Result<()> {
     let (telemetry, background) = plane::telemetry(&config)?;
     let control = start::control(&config, store, &token, &telemetry);
     let certs = plane::certs(&layout, &config, &control)?;
-    let queue = jobs::Queue::new(control.store().clone(), control.public().clone());
+    let queue = jobs::Queue::new(&control);
 
     // All listeners or none.
     let admin = start::bind_admin(&config, inherited.as_mut()).await?;

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use edge_jobs::Jobs;
 use edge_store::Store;
 use jiff::Timestamp;
 use pool_model::{SandboxId, TeamId, TemplateId};
@@ -63,6 +64,7 @@ impl Public {
 #[derive(Debug)]
 pub struct Control {
     store: Store,
+    queue: Jobs,
     agent: Agent,
     public: Public,
     directory: Directory,
@@ -96,8 +98,10 @@ impl Control {
     #[must_use]
     pub fn new(store: Store, agent: Agent, public: Public, outside: Outside) -> Arc<Self> {
         let directory = Directory::new(store.clone());
+        let queue = Jobs::new(store.clone());
         Arc::new(Self {
             store,
+            queue,
             agent,
             public,
             directory,
@@ -119,6 +123,13 @@ impl Control {
     #[must_use]
     pub const fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The queue of invocations that nobody waits for: whoever fills it and whoever works it off
+    /// have clones of this one.
+    #[must_use]
+    pub const fn queue(&self) -> &Jobs {
+        &self.queue
     }
 
     /// The agent.

@@ -40,13 +40,13 @@ impl Control {
         found.into_iter().map(job_of).collect()
     }
 
-    /// Puts a dead letter back into the queue. A runner sees it within a second.
+    /// Puts a dead letter back into the queue, whose runner is woken.
     pub(crate) async fn retry_job(
         &self,
         team: TeamId,
         id: InvocationId,
     ) -> Result<Invocation, ApiError> {
-        if let Some(record) = self.store().retry_invocation(team, id, now()).await? {
+        if let Some(record) = self.queue().retry(team, id).await? {
             return job_of(record);
         }
         let record = self.store().invocation(team, id).await?.ok_or_else(|| no_job(id))?;

@@ -1,9 +1,11 @@
-//! How does an invocation get into the queue, and how large may it be?
+//! How does an invocation get into the queue, or back into it, and how large may it be?
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use edge_store::{InvocationId, InvocationSource, NewInvocation, Store, StoreError};
+use edge_store::{
+    InvocationId, InvocationRecord, InvocationSource, NewInvocation, Store, StoreError,
+};
 use http::{HeaderMap, HeaderName, header};
 use jiff::Timestamp;
 use pool_model::{AsyncPolicy, FunctionId, TeamId};
@@ -128,6 +130,28 @@ impl Jobs {
         self.wake.runner.notify_one();
         Ok(new.id)
     }
+
+    /// Puts a team's dead letter back into the queue with all its attempts, and has the runner look
+    /// for it. `None` if it isn't there or isn't dead.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped it may be in the queue; the runner finds it within a second.
+    pub async fn retry(
+        &self,
+        team: TeamId,
+        id: InvocationId,
+    ) -> Result<Option<InvocationRecord>, StoreError> {
+        let record = self.store.retry_invocation(team, id, Timestamp::now()).await?;
+        if record.is_some() {
+            self.wake.runner.notify_one();
+        }
+        Ok(record)
+    }
 }
 
 /// Method, path, header fields, body.
@@ -166,4 +190,43 @@ pub(crate) fn pairs(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
 
 pub(crate) fn weight(headers: &[(String, Vec<u8>)]) -> usize {
     headers.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
+
+    use edge_store::{ApiKey, End};
+
+    use super::*;
+
+    /// Whether the runner is told to look, by now.
+    async fn is_woken(jobs: &Jobs) -> bool {
+        let mut notified = pin!(jobs.wake.runner.notified());
+        poll_fn(|cx| Poll::Ready(notified.as_mut().poll(cx).is_ready())).await
+    }
+
+    #[tokio::test]
+    async fn only_a_dead_letter_that_is_retried_wakes_the_runner() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("wrenn.db")).await.unwrap();
+        let (team, function, now) =
+            (TeamId::from_u128(1), FunctionId::from_u128(1), Timestamp::now());
+        store.create_team(team, "t", &ApiKey::generate(), now).await.unwrap();
+        let jobs = Jobs::new(store.clone());
+        let policy = AsyncPolicy::default();
+        let target = Target { function, team, name: "hello".to_owned(), tag: None, policy };
+        let (parts, ()) = http::Request::post("/").body(()).unwrap().into_parts();
+        let id = jobs.submit(&target, &parts, &Bytes::new()).await.unwrap();
+        assert!(is_woken(&jobs).await && !is_woken(&jobs).await);
+
+        assert!(jobs.retry(team, id).await.unwrap().is_none(), "it waits");
+        assert!(!is_woken(&jobs).await);
+        let lease = Duration::from_secs(60);
+        let claim = store.claim_invocations(Timestamp::now(), lease, 1).await.unwrap().remove(0).0;
+        assert!(store.end_attempt(&claim, End::Dead, None, None, now).await.unwrap());
+        // By another clone, as the control plane has one.
+        assert!(jobs.clone().retry(team, id).await.unwrap().is_some());
+        assert!(is_woken(&jobs).await);
+    }
 }
