@@ -2,14 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "fixtures may fail loudly")]
 
+mod support;
+
 use std::error::Error;
 
-use edge_store::{ApiKey, NewVersion, SnapshotKind, SnapshotRecord, Store, StoreError};
+use edge_store::{NewVersion, StoreError};
 use jiff::Timestamp;
-use pool_model::{
-    FunctionId, InvocationPolicy, PoolPolicy, Port, Prefetch, Reuse, SnapshotId, TeamId, TemplateId,
-};
-use sqlx::{Row, SqlitePool, migrate::Migrator};
+use pool_model::{PoolPolicy, Prefetch, Reuse, TeamId};
+use sqlx::{Row, migrate::Migrator};
+use support::TestDb;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 /// The migration before the JSON column.
@@ -26,7 +27,6 @@ async fn every_setting_survives_a_publish_a_change_and_a_restart() {
     let changed = PoolPolicy { burst: 0, schedule: Vec::new(), ..all_set() };
     let answered = db.store.set_policy(TEAM, "hello", &changed).await.unwrap().unwrap();
     assert_eq!(answered.policy, changed);
-    db.store.close().await;
     let store = db.reopen().await;
     assert_eq!(store.all_functions().await.unwrap()[0].policy, changed);
     // A new version replaces what was changed.
@@ -125,66 +125,7 @@ fn all_set() -> PoolPolicy {
     }
 }
 
-/// A database with one team.
-struct TestDb {
-    dir: tempfile::TempDir,
-    store: Store,
-}
-
-impl TestDb {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("wrenn.db")).await.unwrap();
-        store.create_team(TEAM, "test", &ApiKey::generate(), Timestamp::UNIX_EPOCH).await.unwrap();
-        Self { dir, store }
-    }
-
-    async fn reopen(&self) -> Store {
-        Store::open(&self.dir.path().join("wrenn.db")).await.unwrap()
-    }
-
-    /// The database as it is, without the store before it.
-    async fn raw(&self) -> SqlitePool {
-        let path = self.dir.path().join("wrenn.db");
-        SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap()
-    }
-
-    async fn run(&self, statement: &str) {
-        let raw = self.raw().await;
-        let statement = sqlx::AssertSqlSafe(statement.to_owned());
-        let done = sqlx::query(statement).execute(&raw).await.unwrap();
-        assert_eq!(done.rows_affected(), 1);
-        raw.close().await;
-    }
-}
-
 fn version(name: &str, number: u128, policy: PoolPolicy) -> NewVersion {
-    NewVersion {
-        id: FunctionId::from_u128(number),
-        team: TEAM,
-        name: name.to_owned(),
-        template: TemplateId::DEFAULT,
-        snapshot: SnapshotRecord {
-            id: SnapshotId::from_u128(number),
-            team: TEAM,
-            kind: SnapshotKind::Function,
-            name: None,
-            sandbox: None,
-            template: TemplateId::DEFAULT,
-            memory_bytes: 256 << 20,
-            stored_bytes: 1 << 20,
-            created_at: Timestamp::UNIX_EPOCH,
-        },
-        port: Port::try_from(8080).unwrap(),
-        start: "./run".to_owned(),
-        ready_path: "/".to_owned(),
-        timeout_ms: 30_000,
-        internet: true,
-        policy,
-        invocation: InvocationPolicy::default(),
-        tag: None,
-        promote: true,
-        spare: FunctionId::from_u128(number + 1000),
-        at: Timestamp::UNIX_EPOCH,
-    }
+    let version = support::version(TEAM, name, number, Timestamp::UNIX_EPOCH);
+    NewVersion { policy, ..version }
 }

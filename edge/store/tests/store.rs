@@ -2,17 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "fixtures may fail loudly")]
 
+mod support;
+
 use std::collections::BTreeMap;
 
-use edge_store::{
-    ApiKey, CapsuleRecord, NewVersion, OperationKind, OperationRecord, SnapshotKind,
-    SnapshotRecord, Store, StoreError,
-};
+use edge_store::{ApiKey, CapsuleRecord, NewVersion, OperationKind, OperationRecord, StoreError};
 use jiff::Timestamp;
-use pool_model::{
-    FunctionId, InvocationPolicy, PoolPolicy, Port, RequestId, SandboxId, SnapshotId, TeamId,
-    TemplateId, TrafficPolicy,
-};
+use pool_model::{PoolPolicy, RequestId, SandboxId, SnapshotId, TeamId, TrafficPolicy};
+use support::TestDb;
 
 #[tokio::test]
 async fn a_key_opens_its_team_and_is_stored_only_as_a_hash() {
@@ -141,28 +138,6 @@ async fn migrations_can_be_undone_and_done_again() {
     assert_eq!(db.reopen().await.first_team().await.unwrap(), None);
 }
 
-/// A database with the teams 1 and 2.
-struct TestDb {
-    dir: tempfile::TempDir,
-    store: Store,
-}
-
-impl TestDb {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("wrenn.db")).await.unwrap();
-        for n in [1, 2] {
-            store.create_team(team(n), "test", &ApiKey::generate(), at(0)).await.unwrap();
-        }
-        Self { dir, store }
-    }
-
-    async fn reopen(&self) -> Store {
-        self.store.close().await;
-        Store::open(&self.dir.path().join("wrenn.db")).await.unwrap()
-    }
-}
-
 fn team(n: u128) -> TeamId {
     TeamId::from_u128(n)
 }
@@ -180,34 +155,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn version(of: u128, name: &str, snapshot: u128, second: i64) -> NewVersion {
-    NewVersion {
-        id: FunctionId::from_u128(snapshot),
-        team: team(of),
-        name: name.to_owned(),
-        template: TemplateId::DEFAULT,
-        snapshot: SnapshotRecord {
-            id: snapshot_id(snapshot),
-            team: team(of),
-            kind: SnapshotKind::Function,
-            name: None,
-            sandbox: None,
-            template: TemplateId::DEFAULT,
-            memory_bytes: 256 << 20,
-            stored_bytes: 1 << 20,
-            created_at: at(second),
-        },
-        port: Port::try_from(8080).unwrap(),
-        start: "./run".to_owned(),
-        ready_path: "/".to_owned(),
-        timeout_ms: 30_000,
-        internet: true,
-        policy: PoolPolicy::default(),
-        invocation: InvocationPolicy::default(),
-        tag: None,
-        promote: true,
-        spare: FunctionId::from_u128(snapshot + 1000),
-        at: at(second),
-    }
+    support::version(team(of), name, snapshot, at(second))
 }
 
 fn operation(n: u128, function: Option<&str>) -> OperationRecord {

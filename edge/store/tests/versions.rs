@@ -3,16 +3,18 @@
 
 #![allow(clippy::unwrap_used, reason = "fixtures may fail loudly")]
 
+mod support;
+
 use edge_store::{
-    ApiKey, CapsuleRecord, Change, ChangeError, DOMAINS_MAX, DomainRecord, LiveFunction,
-    NewVersion, Secret, SnapshotKind, SnapshotRecord, Store, StoreError, TAGS_MAX,
+    CapsuleRecord, Change, ChangeError, DOMAINS_MAX, DomainRecord, LiveFunction, NewVersion,
+    Secret, StoreError, TAGS_MAX,
 };
 use jiff::Timestamp;
 use pool_model::{
-    FunctionId, InvocationPolicy, PoolPolicy, Port, SandboxId, SnapshotId, TagWeight, TeamId,
-    TemplateId, TrafficPolicy,
+    FunctionId, InvocationPolicy, SandboxId, SnapshotId, TagWeight, TeamId, TrafficPolicy,
 };
-use sqlx::{SqlitePool, migrate::Migrator};
+use sqlx::migrate::Migrator;
+use support::TestDb;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 /// The migration before versions.
@@ -211,40 +213,6 @@ async fn what_an_older_edge_wrote_beside_the_versions_wins() {
     assert_eq!((third.function.version, numbers(&third.live)), (3, vec![3]));
 }
 
-/// A database with the teams 1 and 2.
-struct TestDb {
-    dir: tempfile::TempDir,
-    store: Store,
-}
-
-impl TestDb {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("wrenn.db")).await.unwrap();
-        for n in [1, 2] {
-            let (key, at) = (ApiKey::generate(), Timestamp::UNIX_EPOCH);
-            store.create_team(team(n), "test", &key, at).await.unwrap();
-        }
-        Self { dir, store }
-    }
-
-    async fn reopen(&self) -> Store {
-        self.store.close().await;
-        Store::open(&self.dir.path().join("wrenn.db")).await.unwrap()
-    }
-
-    async fn raw(&self) -> SqlitePool {
-        let path = self.dir.path().join("wrenn.db");
-        SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap()
-    }
-
-    async fn run(&self, statement: &'static str) {
-        let raw = self.raw().await;
-        assert_eq!(sqlx::query(statement).execute(&raw).await.unwrap().rows_affected(), 1);
-        raw.close().await;
-    }
-}
-
 async fn change(db: &TestDb, change: Change) -> LiveFunction {
     db.store.change_versions(team(1), "hello", &change).await.unwrap().unwrap()
 }
@@ -273,32 +241,6 @@ fn snapshot_id(n: u128) -> SnapshotId {
 }
 
 fn version(number: u128, tag: Option<&str>, promote: bool) -> NewVersion {
-    NewVersion {
-        id: FunctionId::from_u128(number),
-        team: team(1),
-        name: "hello".to_owned(),
-        template: TemplateId::DEFAULT,
-        snapshot: SnapshotRecord {
-            id: snapshot_id(number),
-            team: team(1),
-            kind: SnapshotKind::Function,
-            name: None,
-            sandbox: None,
-            template: TemplateId::DEFAULT,
-            memory_bytes: 256 << 20,
-            stored_bytes: 1 << 20,
-            created_at: Timestamp::UNIX_EPOCH,
-        },
-        port: Port::try_from(8080).unwrap(),
-        start: "./run".to_owned(),
-        ready_path: "/".to_owned(),
-        timeout_ms: 30_000,
-        internet: true,
-        policy: PoolPolicy::default(),
-        invocation: InvocationPolicy::default(),
-        tag: tag.map(str::to_owned),
-        promote,
-        spare: FunctionId::from_u128(number + 1000),
-        at: Timestamp::UNIX_EPOCH,
-    }
+    let version = support::version(team(1), "hello", number, Timestamp::UNIX_EPOCH);
+    NewVersion { tag: tag.map(str::to_owned), promote, ..version }
 }
