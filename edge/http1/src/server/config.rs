@@ -31,8 +31,6 @@ pub struct Config {
     pub write_timeout: Duration,
     /// Longest silence within a request's body while it is waited for.
     pub body_timeout: Duration,
-    /// Bytes per second that a body has to bring while it is waited for; 0: any.
-    pub min_body_bytes_per_second: u32,
     /// Requests of one connection; 0: any number.
     pub max_requests: u64,
     /// Makes the answer to a request that never reached the service.
@@ -49,7 +47,6 @@ impl Default for Config {
             keep_alive_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
-            min_body_bytes_per_second: 0,
             max_requests: 0,
             refuse: plain,
         }
@@ -76,7 +73,7 @@ pub struct Counters {
     pub malformed: AtomicU64,
     /// Connections closed because nothing was asked for.
     pub idle: AtomicU64,
-    /// Bodies that came too slowly.
+    /// Bodies of which nothing came for too long.
     pub body_rate: AtomicU64,
     /// Clients that took no bytes.
     pub write_stalled: AtomicU64,

@@ -17,7 +17,6 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::{
     Config, Counters, Ended, Interim, RecvBody, Refusal, ServeError,
     config::{AHEAD_MAX_BYTES, LAST_REQUEST, LINGER},
-    recv_body::Pace,
     shared::{Rest, Shared},
 };
 use crate::{
@@ -219,7 +218,7 @@ impl<'a> Connection<'a> {
                     reader,
                     body,
                     expects_continue,
-                    Pace::new(self.config),
+                    self.config.body_timeout,
                 ),
                 None => RecvBody::empty(),
             }

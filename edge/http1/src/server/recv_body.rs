@@ -9,20 +9,13 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Instant;
 
-use super::{
-    Config,
-    shared::{Rest, Returned, Shared, Tunnel},
-};
+use super::shared::{Rest, Returned, Shared, Tunnel};
 use crate::{
     decode::{BodyFault, Decoded, Decoder},
     io::Reader,
     timer::Deadline,
 };
-
-/// How long a body is waited for before its speed is judged.
-const RATE_WINDOW: Duration = Duration::from_secs(5);
 
 /// Why a request's body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +23,7 @@ pub enum RecvError {
     /// Its bytes break a rule, or the client went away.
     #[error(transparent)]
     Fault(#[from] BodyFault),
-    /// Nothing came for too long, or too little.
+    /// Nothing came for too long.
     #[error("the request's body came too slowly")]
     TooSlow,
     /// The connection broke.
@@ -49,22 +42,6 @@ enum Kind {
     Tunnel(Box<Raw>),
 }
 
-/// Bounds of a body.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
-    timeout: Duration,
-    min_bytes_per_second: u32,
-}
-
-impl Pace {
-    pub(super) const fn new(config: &Config) -> Self {
-        Self {
-            timeout: config.body_timeout,
-            min_bytes_per_second: config.min_body_bytes_per_second,
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Active {
     shared: Arc<Shared>,
@@ -74,7 +51,9 @@ struct Active {
     wants_continue: bool,
     eof: bool,
     ended: bool,
-    wait: Wait,
+    /// Longest silence while it is waited for.
+    silence_max: Duration,
+    silence: Deadline,
 }
 
 /// A tunnel's upload.
@@ -95,12 +74,18 @@ impl RecvBody {
         reader: Reader,
         decoder: Decoder,
         wants_continue: bool,
-        pace: Pace,
+        silence_max: Duration,
     ) -> Self {
-        let (reader, wait) = (Some(reader), Wait::new(pace));
-        let active =
-            Active { shared, reader, decoder, wants_continue, eof: false, ended: false, wait };
-        Self(Kind::Body(Box::new(active)))
+        Self(Kind::Body(Box::new(Active {
+            shared,
+            reader: Some(reader),
+            decoder,
+            wants_continue,
+            eof: false,
+            ended: false,
+            silence_max,
+            silence: Deadline::default(),
+        })))
     }
 
     pub(super) fn tunnel(shared: Arc<Shared>) -> Self {
@@ -121,7 +106,7 @@ impl Active {
             let Some(reader) = &mut self.reader else { return Poll::Ready(None) };
             match self.decoder.decode(&mut reader.buf, self.eof) {
                 Ok(Decoded::Data(data)) => {
-                    self.wait.got(data.len());
+                    self.silence.clear();
                     if self.decoder.exact() == Some(0) {
                         self.end(); // so that nobody has to ask once more
                     }
@@ -143,7 +128,8 @@ impl Active {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(self.fail(error.into())))),
                 Poll::Pending => {
-                    return match self.wait.poll(cx) {
+                    self.silence.set_once(self.silence_max);
+                    return match self.silence.poll(cx) {
                         Poll::Ready(()) => Poll::Ready(Some(Err(self.fail(RecvError::TooSlow)))),
                         Poll::Pending => Poll::Pending,
                     };
@@ -267,52 +253,5 @@ impl Body for RecvBody {
             }
             Kind::Tunnel(_) => SizeHint::default(),
         }
-    }
-}
-
-/// Judges how fast a body comes, by the time that it was waited for.
-#[derive(Debug)]
-struct Wait {
-    pace: Pace,
-    since: Option<Instant>,
-    waited: Duration,
-    bytes: u64,
-    deadline: Deadline,
-}
-
-impl Wait {
-    fn new(pace: Pace) -> Self {
-        let (waited, deadline) = (Duration::ZERO, Deadline::default());
-        Self { pace, since: None, waited, bytes: 0, deadline }
-    }
-
-    fn got(&mut self, bytes: usize) {
-        self.bytes += bytes as u64;
-        if let Some(since) = self.since.take() {
-            self.waited += since.elapsed();
-            self.deadline.clear();
-        }
-    }
-
-    /// Ready once it is too slow.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        let Pace { timeout, min_bytes_per_second } = self.pace;
-        if min_bytes_per_second == 0 {
-            self.deadline.set_at(since + timeout);
-            return self.deadline.poll(cx);
-        }
-        let left = RATE_WINDOW.saturating_sub(self.waited);
-        self.deadline.set_at((since + timeout).min(since + left));
-        std::task::ready!(self.deadline.poll(cx));
-        let waited = self.waited + since.elapsed();
-        let enough = u64::from(min_bytes_per_second) * waited.as_secs().max(1);
-        if since.elapsed() >= timeout || self.bytes < enough {
-            return Poll::Ready(());
-        }
-        // Fast enough so far: a new window begins.
-        (self.bytes, self.waited) = (0, Duration::ZERO);
-        self.since = Some(Instant::now());
-        self.poll(cx)
     }
 }

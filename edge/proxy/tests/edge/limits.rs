@@ -41,6 +41,35 @@ async fn slow_head_is_cut() {
 }
 
 #[tokio::test]
+async fn body_that_drips_is_given_up_and_a_steady_one_is_not() {
+    let stack = Stack::with(|limits| limits.min_body_bytes_per_second = 200).await;
+    let head = format!(
+        "POST /count HTTP/1.1\r\nHost: {}\r\nContent-Length: 100000\r\n\r\n",
+        function("hello")
+    );
+    let mut drips = TcpStream::connect(stack.http).await.unwrap();
+    let mut steady = TcpStream::connect(stack.http).await.unwrap();
+    for stream in [&mut drips, &mut steady] {
+        stream.write_all(head.as_bytes()).await.unwrap();
+    }
+    let (begin, mut sent) = (Instant::now(), 0);
+    // Speed is judged after 5 s.
+    while begin.elapsed() < Duration::from_secs(7) {
+        let _ = drips.write_all(b"x").await; // it may be cut by now
+        steady.write_all(&[b'x'; 100]).await.unwrap();
+        sent += 100;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    steady.write_all(&vec![b'x'; 100_000 - sent]).await.unwrap();
+    for (mut stream, status) in [(drips, "408"), (steady, "200")] {
+        let mut answer = [0; 12];
+        let read = timeout(Duration::from_secs(20), stream.read_exact(&mut answer)).await;
+        read.expect("there is an answer").unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"));
+    }
+}
+
+#[tokio::test]
 async fn large_heads_are_refused_over_each_protocol() {
     let stack = Stack::with(|limits| limits.max_header_bytes = 16 * 1024).await;
     for proto in ALL {
