@@ -43,9 +43,11 @@ def main():
     if (built := pingora.built(directory)).exists():
         proxies.append(peers.pingora(built))
     proxies += peers.packaged(args.venv.resolve())
+    logging = peers.logging()
     if args.peers is not None:
         wanted = args.peers.split(",")
         proxies = [proxy for proxy in proxies if proxy.name.startswith("Wrenn") or proxy.name in wanted]
+        logging = [proxy for proxy in logging if proxy.name in wanted]
     try:
         peers.wait_listening(upstream_port, upstream)
         for proxy in proxies:
@@ -56,7 +58,9 @@ def main():
         protocols = args.protocols.split(",")
         wanted = args.tables.split(",")
         if "steady" in wanted:
-            tables.steady(args, clients, proxies, protocols)
+            for proxy in logging:
+                proxy.start(directory, upstream_port)
+            tables.steady(args, clients, proxies + logging, protocols)
         if "large" in wanted:
             tables.large(args, clients, proxies, protocols)
         if "memory" in wanted:
@@ -69,7 +73,7 @@ def main():
             proxies += [few.start(directory, upstream_port), many.start(directory, upstream_port)]
             tables.latency(args, clients, [few, many], upstream_port, protocols)
     finally:
-        for proxy in proxies:
+        for proxy in proxies + logging:
             proxy.stop()
         upstream.terminate()
         upstream.wait()

@@ -1,7 +1,8 @@
 """How is each proxy started? One process, one thread that serves, TLS, kept upstream connections.
 
-None of the peers writes an access log or keeps metrics by path; ours does both. The peers' limits on
-requests per connection are lifted, since they would make the bench one of handshakes.
+None of the peers keeps metrics by route, as ours does, and only those of `logging` write an access
+log. The peers' limits on requests per connection are lifted, since they would make the bench one of
+handshakes.
 """
 
 import os
@@ -266,15 +267,32 @@ def pingora(binary):
     return Proxy("Pingora", {"h1", "h2"}, command)
 
 
+def from_distribution(haproxy_config, nginx_config, note):
+    """HAProxy and nginx, if they are installed."""
+    found, path = [], os.environ["PATH"] + ":/usr/sbin"
+    if haproxy := shutil.which("haproxy", path=path):
+        command = [haproxy, "-db", "-f", f"{{dir}}/haproxy{note}.cfg"]
+        config = (f"haproxy{note}.cfg", haproxy_config)
+        found.append(Proxy(f"HAProxy{note}", {"h1", "h2"}, command, config))
+    if nginx := shutil.which("nginx", path=path):
+        command = [nginx, "-e", "{dir}/nginx.err", "-c", f"{{dir}}/nginx{note}.conf"]
+        config = (f"nginx{note}.conf", nginx_config)
+        found.append(Proxy(f"nginx{note}", {"h1", "h2"}, command, config))
+    return found
+
+
+def logging():
+    """HAProxy and nginx with an access log into a file, each in its own way: a line, and a buffer."""
+    haproxy = HAPROXY.replace("global\n", "global\n    log stdout format raw local0\n", 1)
+    haproxy = haproxy.replace("defaults\n", "defaults\n    log global\n    option httplog\n", 1)
+    nginx = NGINX.replace("access_log off", "access_log {dir}/nginx.access combined buffer=64k")
+    nginx = nginx.replace("nginx.pid", "nginx-logging.pid")
+    return from_distribution(haproxy, nginx, "+log")
+
+
 def packaged(venv):
     """The proxies of the distribution and of the package index that are installed."""
-    found = []
-    if haproxy := shutil.which("haproxy", path=os.environ["PATH"] + ":/usr/sbin"):
-        command = [haproxy, "-db", "-f", "{dir}/haproxy.cfg"]
-        found.append(Proxy("HAProxy", {"h1", "h2"}, command, ("haproxy.cfg", HAPROXY)))
-    if nginx := shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin"):
-        command = [nginx, "-e", "{dir}/nginx.err", "-c", "{dir}/nginx.conf"]
-        found.append(Proxy("nginx", {"h1", "h2"}, command, ("nginx.conf", NGINX)))
+    found = from_distribution(HAPROXY, NGINX, "")
     # The package's command is a program in Python that starts the server; the server itself is here.
     for envoy in venv.glob("lib/python*/site-packages/envoy/_bin/envoy*"):
         command = [str(envoy), "-c", "{dir}/envoy.yaml", "--concurrency", "1", "-l", "error"]
