@@ -1,4 +1,5 @@
-//! Who forgets results whose time is over, and cancels what waits for functions that are gone?
+//! Who forgets results whose time is over, cancels what waits for functions that are gone, and counts
+//! what waits again?
 
 use std::time::Duration;
 
@@ -40,5 +41,7 @@ async fn sweep(store: &Store, now: Timestamp) -> Result<(), StoreError> {
             break;
         }
     }
+    let wrong = store.recount_waiting().await?;
+    tracing::debug!(wrong, "recounted what waits");
     Ok(())
 }

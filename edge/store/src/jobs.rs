@@ -1,16 +1,17 @@
 //! Invocations that nobody waits for: submitting one, looking them up, retrying, removing.
 //!
 //! How they are run is in `jobs/claim.rs`, what the clock made in `jobs/fires.rs`, what is to be
-//! posted in `jobs/posts.rs`.
+//! posted in `jobs/posts.rs`, how many wait in `jobs/waiting.rs`.
 
 mod claim;
 mod fires;
 mod posts;
 mod record;
+mod waiting;
 
 use jiff::Timestamp;
 use pool_model::{FunctionId, TeamId};
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
 
 pub use claim::{Answer, End};
 pub use fires::{CronFire, CronOwner};
@@ -137,6 +138,7 @@ impl Store {
         id: InvocationId,
         now: Timestamp,
     ) -> Result<Option<InvocationRecord>, StoreError> {
+        let mut tx = self.write().await?;
         let row = sqlx::query(statement(
             "UPDATE invocations SET state = 'queued', attempts = 0, next_attempt_at_ms = $3, \
              lease_until_ms = NULL, error = NULL, webhook_state = NULL, webhook_attempts = 0, \
@@ -148,10 +150,15 @@ impl Store {
         .bind(team.to_string())
         .bind(id.to_string())
         .bind(now.as_millisecond())
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *tx)
         .await
         .map_err(StoreError::query("retry an invocation"))?;
-        row.map(|row| read(&row)).transpose()
+        let record = row.map(|row| read(&row)).transpose()?;
+        if let Some(record) = &record {
+            waiting::one_again(&mut tx, record.function).await?;
+        }
+        tx.commit().await.map_err(StoreError::query("commit"))?;
+        Ok(record)
     }
 
     /// Cancels a team's invocation if it waits. False if there is none that does.
@@ -165,18 +172,22 @@ impl Store {
         id: InvocationId,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let done = sqlx::query(
+        let mut tx = self.write().await?;
+        let rows = sqlx::query(
             "UPDATE invocations SET state = 'cancelled', error = 'cancelled', \
              finished_at_ms = $3, updated_at_ms = $3, expires_at_ms = $3 + result_ttl_ms \
-             WHERE team_id = $1 AND id = $2 AND state = 'queued'",
+             WHERE team_id = $1 AND id = $2 AND state = 'queued' \
+             RETURNING function_id",
         )
         .bind(team.to_string())
         .bind(id.to_string())
         .bind(now.as_millisecond())
-        .execute(&self.pool)
+        .fetch_all(&mut *tx)
         .await
         .map_err(StoreError::query("cancel an invocation"))?;
-        Ok(done.rows_affected() > 0)
+        waiting::fewer(&mut tx, functions(&rows)?).await?;
+        tx.commit().await.map_err(StoreError::query("commit"))?;
+        Ok(!rows.is_empty())
     }
 
     /// Removes a team's invocation if it is finished. False if there is none that is.
@@ -227,18 +238,27 @@ impl Store {
     ///
     /// [`StoreError::Query`].
     pub async fn cancel_orphans(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let done = sqlx::query(
+        let mut tx = self.write().await?;
+        let rows = sqlx::query(
             "UPDATE invocations SET state = 'cancelled', error = 'its function was deleted', \
              finished_at_ms = $1, updated_at_ms = $1, expires_at_ms = $1 + result_ttl_ms \
              WHERE state = 'queued' AND NOT EXISTS \
-             (SELECT 1 FROM functions WHERE functions.id = invocations.function_id)",
+             (SELECT 1 FROM functions WHERE functions.id = invocations.function_id) \
+             RETURNING function_id",
         )
         .bind(now.as_millisecond())
-        .execute(&self.pool)
+        .fetch_all(&mut *tx)
         .await
         .map_err(StoreError::query("cancel what waits for deleted functions"))?;
-        Ok(done.rows_affected())
+        waiting::fewer(&mut tx, functions(&rows)?).await?;
+        tx.commit().await.map_err(StoreError::query("commit"))?;
+        Ok(rows.len() as u64)
     }
+}
+
+/// Whose the rows are.
+fn functions(rows: &[sqlx::sqlite::SqliteRow]) -> Result<Vec<String>, StoreError> {
+    rows.iter().map(|row| Typed(row).text("function_id")).collect()
 }
 
 async fn pragma(
@@ -270,15 +290,7 @@ async fn insert(
     new: &NewInvocation,
     pending_max: u32,
 ) -> Result<bool, StoreError> {
-    let waiting = sqlx::query(
-        "SELECT COUNT(*) AS n FROM invocations WHERE function_id = $1 AND state = 'queued'",
-    )
-    .bind(new.function.to_string())
-    .fetch_one(&mut *tx)
-    .await
-    .and_then(|row| row.try_get::<i64, _>("n"))
-    .map_err(StoreError::query("count what waits"))?;
-    if waiting >= i64::from(pending_max) {
+    if !waiting::one_more(tx, new.function, pending_max).await? {
         return Ok(false);
     }
     sqlx::query(

@@ -2,15 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "fixtures may fail loudly")]
 
+mod support;
+
 use std::time::Duration;
 
 use edge_store::{
-    Answer, ApiKey, End, InvocationId, InvocationRecord, InvocationSource,
-    InvocationState as State, NewInvocation, NewVersion, SnapshotKind, SnapshotRecord, Store,
-    WebhookState,
+    Answer, End, InvocationId, InvocationRecord, InvocationSource, InvocationState as State,
+    NewInvocation, WebhookState,
 };
 use jiff::{SignedDuration, Timestamp};
-use pool_model::{FunctionId, InvocationPolicy, PoolPolicy, Port, SnapshotId, TeamId, TemplateId};
+use pool_model::{FunctionId, TeamId};
+use support::TestDb;
 
 const TEAM: TeamId = TeamId::from_u128(1);
 const FUNCTION: FunctionId = FunctionId::from_u128(1);
@@ -19,10 +21,9 @@ const TTL_S: i64 = 60;
 
 #[tokio::test]
 async fn what_is_submitted_survives_a_restart_byte_by_byte() {
-    let db = TestDb::new().await;
+    let db = queue().await;
     let id = db.submit(0).await;
-    db.store.close().await;
-    let store = Store::open(&db.dir.path().join("wrenn.db")).await.unwrap();
+    let store = db.reopen().await;
     let found = store.invocation(TEAM, id).await.unwrap().unwrap();
     assert_eq!((found.state, found.attempts, found.path.as_str()), (State::Queued, 0, "/in?a=b"));
     assert!(store.invocation(TeamId::from_u128(2), id).await.unwrap().is_none(), "another team's");
@@ -33,7 +34,7 @@ async fn what_is_submitted_survives_a_restart_byte_by_byte() {
 
 #[tokio::test]
 async fn those_that_are_due_are_claimed_in_order_and_once() {
-    let db = TestDb::new().await;
+    let db = queue().await;
     let (late, early, future) = (db.submit(2).await, db.submit(1).await, db.submit(9).await);
     assert_eq!(db.store.next_invocation_due().await.unwrap(), Some(at(1)));
     assert_eq!(db.claim(2).await.iter().map(|c| c.id).collect::<Vec<_>>(), [early, late]);
@@ -46,7 +47,7 @@ async fn those_that_are_due_are_claimed_in_order_and_once() {
 
 #[tokio::test]
 async fn a_lease_that_is_over_lets_another_in_and_keeps_the_first_out() {
-    let db = TestDb::new().await;
+    let db = queue().await;
     let id = db.submit(0).await;
     let first = db.claim(0).await.remove(0);
     assert!(db.store.renew_claim(&first, at(20)).await.unwrap());
@@ -67,7 +68,7 @@ async fn a_lease_that_is_over_lets_another_in_and_keeps_the_first_out() {
 
 #[tokio::test]
 async fn a_runner_lost_in_the_last_attempt_leaves_a_dead_letter_that_can_be_retried() {
-    let db = TestDb::new().await;
+    let db = queue().await;
     let id = db.submit(0).await;
     for s in [0, 10] {
         assert_eq!(db.claim(s).await.len(), 1, "attempt at {s}");
@@ -87,7 +88,7 @@ async fn a_runner_lost_in_the_last_attempt_leaves_a_dead_letter_that_can_be_retr
 
 #[tokio::test]
 async fn an_attempt_can_be_put_off_or_given_back() {
-    let db = TestDb::new().await;
+    let db = queue().await;
     let id = db.submit(0).await;
     let claim = db.claim(0).await.remove(0);
     assert!(db.end(&claim, End::Again(at(5)), Some(&answer(503)), 1).await);
@@ -101,7 +102,7 @@ async fn an_attempt_can_be_put_off_or_given_back() {
 
 #[tokio::test]
 async fn what_waits_can_be_cancelled_and_what_is_finished_removed() {
-    let db = TestDb::new().await;
+    let db = queue().await;
     let (id, other) = (db.submit(0).await, TeamId::from_u128(2));
     assert!(!db.store.remove_invocation(TEAM, id).await.unwrap(), "it waits");
     assert!(!db.store.cancel_invocation(other, id, at(1)).await.unwrap());
@@ -120,7 +121,7 @@ async fn what_waits_can_be_cancelled_and_what_is_finished_removed() {
 
 #[tokio::test]
 async fn results_are_forgotten_when_their_time_is_over_and_nothing_else_is() {
-    let db = TestDb::new().await;
+    let db = queue().await;
     let (done, waiting) = (db.submit(0).await, db.submit(5).await);
     let claim = db.claim(0).await.remove(0);
     assert!(db.end(&claim, End::Succeeded, Some(&answer(200)), 1).await);
@@ -139,7 +140,7 @@ async fn results_are_forgotten_when_their_time_is_over_and_nothing_else_is() {
 
 #[tokio::test]
 async fn what_waits_for_a_deleted_function_is_cancelled() {
-    let db = TestDb::new().await;
+    let db = queue().await;
     let (running, waiting) = (db.submit(0).await, db.submit(5).await);
     let claim = db.claim(0).await.remove(0);
     assert_eq!(db.store.cancel_orphans(at(1)).await.unwrap(), 0, "its function is there");
@@ -152,7 +153,7 @@ async fn what_waits_for_a_deleted_function_is_cancelled() {
 
 #[tokio::test]
 async fn lists_are_newest_first_in_pages_and_by_state() {
-    let db = TestDb::new().await;
+    let db = queue().await;
     let ids = [db.submit(1).await, db.submit(2).await, db.submit(3).await];
     db.claim(1).await;
     let list = async |state, before, limit| {
@@ -194,21 +195,67 @@ fn new(at: Timestamp) -> NewInvocation {
     }
 }
 
-/// A database with one team and one function.
-struct TestDb {
-    dir: tempfile::TempDir,
-    store: Store,
+/// Whatever happens to invocations, as many are taken as the limit leaves room for, and a recount
+/// finds nothing to set right.
+#[tokio::test]
+async fn what_waits_is_known_without_counting_it() {
+    let db = queue().await;
+    let room = async |max| {
+        assert_eq!(db.store.recount_waiting().await.unwrap(), 0);
+        let mut taken = 0;
+        while db.store.submit_invocation(&new(at(9)), max).await.unwrap() {
+            taken += 1;
+        }
+        assert_eq!(db.store.recount_waiting().await.unwrap(), 0);
+        taken
+    };
+    assert!(!db.store.submit_invocation(&new(at(9)), 0).await.unwrap());
+    let ids = [db.submit(0).await, db.submit(1).await, db.submit(2).await];
+    assert_eq!(room(4).await, 1);
+    let claims = db.claim(2).await;
+    assert_eq!(claims.len(), 3);
+    assert_eq!(room(4).await, 3, "those that run don't count");
+    assert!(db.end(&claims[0], End::Again(at(3)), None, 3).await);
+    assert!(db.end(&claims[1], End::GivenBack, None, 3).await);
+    assert!(db.end(&claims[2], End::Dead, None, 3).await);
+    assert!(!db.end(&claims[0], End::Again(at(3)), None, 3).await, "it has ended");
+    assert_eq!(room(7).await, 1, "two wait again");
+    assert!(db.store.retry_invocation(TEAM, ids[2], at(4)).await.unwrap().is_some());
+    assert_eq!(room(8).await, 0, "and one more");
+    assert!(db.store.cancel_invocation(TEAM, ids[2], at(5)).await.unwrap());
+    assert_eq!(room(8).await, 1);
+    assert_eq!(db.claim(6).await.len(), 2);
+    // Their runner is lost: one had its last attempt, the other one runs again and waits no less.
+    assert_eq!(db.claim(60).await.len(), 6 + 1);
+    assert_eq!(room(8).await, 8);
+}
+
+#[tokio::test]
+async fn numbers_that_are_wrong_are_set_right() {
+    let db = queue().await;
+    db.submit(0).await;
+    for statement in [
+        "UPDATE invocations_waiting SET waiting = 5",
+        "DELETE FROM invocations_waiting",
+        "INSERT INTO invocations_waiting VALUES ('fn_gone', 3)",
+    ] {
+        db.run(statement).await;
+        assert_eq!(db.store.recount_waiting().await.unwrap(), 1, "{statement}");
+        assert_eq!(db.store.recount_waiting().await.unwrap(), 0, "{statement}");
+    }
+    assert!(!db.store.submit_invocation(&new(at(1)), 1).await.unwrap());
+    assert!(db.store.submit_invocation(&new(at(1)), 2).await.unwrap());
+}
+
+/// A database with a function.
+async fn queue() -> TestDb {
+    let db = TestDb::new().await;
+    let version = support::version(TEAM, "hello", 1, Timestamp::UNIX_EPOCH);
+    db.store.publish(&version).await.unwrap();
+    db
 }
 
 impl TestDb {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("wrenn.db")).await.unwrap();
-        store.create_team(TEAM, "test", &ApiKey::generate(), Timestamp::UNIX_EPOCH).await.unwrap();
-        store.publish(&version()).await.unwrap();
-        Self { dir, store }
-    }
-
     async fn submit(&self, s: i64) -> InvocationId {
         let new = new(at(s));
         assert!(self.store.submit_invocation(&new, 100).await.unwrap());
@@ -235,46 +282,11 @@ impl TestDb {
     }
 }
 
-fn version() -> NewVersion {
-    NewVersion {
-        id: FUNCTION,
-        team: TEAM,
-        name: "hello".to_owned(),
-        template: TemplateId::DEFAULT,
-        snapshot: SnapshotRecord {
-            id: SnapshotId::from_u128(1),
-            team: TEAM,
-            kind: SnapshotKind::Function,
-            name: None,
-            sandbox: None,
-            template: TemplateId::DEFAULT,
-            memory_bytes: 256 << 20,
-            stored_bytes: 1 << 20,
-            created_at: Timestamp::UNIX_EPOCH,
-        },
-        port: Port::try_from(8080).unwrap(),
-        start: "./run".to_owned(),
-        ready_path: "/".to_owned(),
-        timeout_ms: 30_000,
-        internet: true,
-        policy: PoolPolicy::default(),
-        invocation: InvocationPolicy::default(),
-        tag: None,
-        promote: true,
-        spare: FunctionId::from_u128(1001),
-        at: Timestamp::UNIX_EPOCH,
-    }
-}
-
 #[tokio::test]
 async fn a_row_that_cannot_be_read_harms_no_other() {
-    let db = TestDb::new().await;
+    let db = queue().await;
     let (bad, good) = (db.submit(0).await, db.submit(1).await);
-    let path = db.dir.path().join("wrenn.db");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
-    let rows = sqlx::SqlitePool::connect_with(options).await.unwrap();
-    let spoil = sqlx::query("UPDATE invocations SET body = '###' WHERE id = $1");
-    spoil.bind(bad.to_string()).execute(&rows).await.unwrap();
+    db.run(&format!("UPDATE invocations SET body = '###' WHERE id = '{bad}'")).await;
 
     assert_eq!(db.claim(1).await.iter().map(|c| c.id).collect::<Vec<_>>(), [good]);
     let dead = db.store.invocation(TEAM, bad).await.unwrap().unwrap();

@@ -9,17 +9,11 @@ use jiff::Timestamp;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
-    InvocationBody, InvocationRecord, headers_json,
+    InvocationBody, InvocationRecord, functions, headers_json,
     record::{COLUMNS, encode, read, read_request},
+    waiting,
 };
 use crate::{Store, StoreError, row::Typed};
-
-/// What waits and is due, and whose runner was lost: two halves, each by an index of its own and
-/// limited before they meet, so that a claim costs the same whatever waits.
-const DUE: &str = "SELECT id, next_attempt_at_ms AS at FROM invocations \
-    WHERE state = 'queued' AND next_attempt_at_ms <= $1 ORDER BY next_attempt_at_ms, id LIMIT $3";
-const LOST: &str = "SELECT id, lease_until_ms AS at FROM invocations \
-    WHERE state = 'running' AND lease_until_ms <= $1 ORDER BY lease_until_ms LIMIT $3";
 
 /// An answer to keep.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,9 +42,10 @@ pub enum End {
 }
 
 impl Store {
-    /// Claims at most `limit` invocations that are due, the longest due first, each until `now +
-    /// lease`. One whose runner was lost in its last attempt becomes a dead letter, and so does one
-    /// that cannot be read. For runners: over all teams.
+    /// Claims at most `limit` invocations, those whose runner was lost and then those that are due,
+    /// the longest due first, each until `now + lease`. One whose runner was lost in its last
+    /// attempt becomes a dead letter, and so does one that cannot be read. For runners: over all
+    /// teams.
     ///
     /// # Errors
     ///
@@ -75,21 +70,12 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(StoreError::query("bury invocations"))?;
-        // The state stands in the outer condition too: another database than SQLite looks at it
-        // again when it has waited for another writer.
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "UPDATE invocations SET state = 'running', attempts = attempts + 1, \
-             claims = claims + 1, lease_until_ms = $2, started_at_ms = $1, updated_at_ms = $1 \
-             WHERE (state = 'queued' OR (state = 'running' AND lease_until_ms <= $1)) AND id IN \
-             (SELECT id FROM (SELECT * FROM ({DUE}) AS due UNION ALL SELECT * FROM ({LOST}) AS lost) \
-             AS both ORDER BY at, id LIMIT $3) RETURNING {COLUMNS}, headers, body"
-        )))
-        .bind(now.as_millisecond())
-        .bind(until)
-        .bind(i64::from(limit))
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(StoreError::query("claim invocations"))?;
+        // Those of lost runners first: they were due before, and are no more than ran at once.
+        let mut rows = take(&mut tx, "running", "lease_until_ms", (now, until), limit).await?;
+        let left = limit.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
+        let due = take(&mut tx, "queued", "next_attempt_at_ms", (now, until), left).await?;
+        waiting::fewer(&mut tx, functions(&due)?).await?;
+        rows.extend(due);
         let mut claimed = Vec::with_capacity(rows.len());
         for row in &rows {
             match read(row).and_then(|record| Ok((record, read_request(&Typed(row))?))) {
@@ -166,6 +152,7 @@ impl Store {
         let finished = next.is_none().then(|| now.as_millisecond());
         let post = finished.filter(|_| claim.webhook.is_some());
         let expires = finished.map(|at| at.saturating_add(crate::row::bigint(claim.result_ttl_ms)));
+        let mut tx = self.write().await?;
         let done = sqlx::query(
             "UPDATE invocations SET state = $3, lease_until_ms = NULL, \
              attempts = attempts - $4, next_attempt_at_ms = COALESCE($5, next_attempt_at_ms), \
@@ -192,11 +179,42 @@ impl Store {
         .bind(finished)
         .bind(expires)
         .bind(now.as_millisecond())
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await
         .map_err(StoreError::query("end an attempt"))?;
-        Ok(done.rows_affected() > 0)
+        let held = done.rows_affected() > 0;
+        if held && next.is_some() {
+            waiting::one_again(&mut tx, claim.function).await?;
+        }
+        tx.commit().await.map_err(StoreError::query("commit"))?;
+        Ok(held)
     }
+}
+
+/// Claims at most `limit` rows in this `state`, the least `by` first if it is past.
+async fn take(
+    tx: &mut SqliteConnection,
+    state: &str,
+    by: &str,
+    (now, until): (Timestamp, i64),
+    limit: u32,
+) -> Result<Vec<SqliteRow>, StoreError> {
+    // The state stands outside too: another database than SQLite looks at it again when it has
+    // waited for another writer. As an expression, or SQLite goes through all that is in this state
+    // by its index instead of looking up the few ids.
+    sqlx::query(sqlx::AssertSqlSafe(format!(
+        "UPDATE invocations SET state = 'running', attempts = attempts + 1, \
+         claims = claims + 1, lease_until_ms = $2, started_at_ms = $1, updated_at_ms = $1 \
+         WHERE COALESCE(state, '') = '{state}' AND id IN \
+         (SELECT id FROM invocations WHERE state = '{state}' AND {by} <= $1 \
+         ORDER BY {by}, id LIMIT $3) RETURNING {COLUMNS}, headers, body"
+    )))
+    .bind(now.as_millisecond())
+    .bind(until)
+    .bind(i64::from(limit))
+    .fetch_all(tx)
+    .await
+    .map_err(StoreError::query("claim invocations"))
 }
 
 /// Makes a dead letter of what cannot be read: no attempt would fare better.
