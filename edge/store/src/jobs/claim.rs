@@ -1,7 +1,8 @@
 //! Who runs which invocation: claims, leases and how an attempt ends.
 //!
-//! A claim is one statement, so two runners never have the same row. Whoever has claimed one holds
-//! it by its number of claims: what is written with an old number changes nothing.
+//! What is claimed changes its state in the statement that finds it, so two runners never have the
+//! same row. Whoever has claimed one holds it by its number of claims: what is written with an old
+//! number changes nothing.
 
 use std::time::Duration;
 
