@@ -219,9 +219,11 @@ impl<K: Hash + Eq + Copy> Breakers<K> {
         self.hosts.lock(&host).get_mut(&host).map_or(Decision::Go, |breaker| breaker.ask(now))
     }
 
-    /// The request succeeded.
+    /// The request succeeded. Of a host that nobody reported a failure on, nothing is noted.
     pub fn succeeded(&self, host: K, decision: Decision, now: Instant) {
-        self.with(host, now, |breaker| breaker.succeeded(decision, now));
+        if let Some(breaker) = self.hosts.lock(&host).get_mut(&host) {
+            breaker.succeeded(decision, now);
+        }
     }
 
     /// The request failed.
@@ -342,7 +344,9 @@ mod tests {
         (0..5).for_each(|_| breakers.failed(1_u32, Decision::Go, now));
         assert!(matches!(breakers.ask(1, now), Decision::Wait { .. }));
         assert_eq!(breakers.ask(2, now), Decision::Go);
-        (0..100_000).for_each(|host| breakers.succeeded(host, Decision::Go, now));
+        (2..100_000).for_each(|host| breakers.succeeded(host, Decision::Go, now));
+        assert_eq!(breakers.hosts.len(), 1, "who never failed takes no memory");
+        (2..100_000).for_each(|host| breakers.failed(host, Decision::Go, now));
         assert!(breakers.hosts.len() <= HOSTS_MAX);
         assert!(matches!(breakers.state(1), State::Open { .. }));
     }

@@ -1,9 +1,9 @@
 //! Attempts at agents: one after the other until one takes the request, and no request byte twice.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use edge_http1::server::RecvError;
-use edge_policy::{Decision, HostPermit, Permit};
+use edge_policy::{Breakers, Decision, HostPermit, Permit};
 use edge_telemetry::{Limit, UpstreamError};
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::time::Instant;
@@ -54,14 +54,16 @@ impl Worker {
                 refusal = no_capacity(route);
                 continue;
             };
-            let decision = guards.breakers.ask(agent.address, now());
-            if let Decision::Wait { retry_after } = decision {
-                refusal = EdgeError::CircuitOpen { retry_after };
-                continue;
-            }
+            let leave = match Leave::ask(&guards.breakers, agent.address) {
+                Ok(leave) => leave,
+                Err(retry_after) => {
+                    refusal = EdgeError::CircuitOpen { retry_after };
+                    continue;
+                }
+            };
             let hold_body = tried + 1 < route.agents.len();
             let attempt = self.attempt(call, &outbound, agent, hold_body).await;
-            self.report(agent, decision, &attempt);
+            self.report(leave, &attempt);
             match attempt {
                 Ok(answered) if is_pool_empty(&answered) => {
                     refusal = no_capacity(route);
@@ -138,13 +140,7 @@ impl Worker {
     }
 
     /// Tells the breaker how an agent did. What a guest does wrong is not the agent's fault.
-    fn report(
-        &self,
-        agent: &AgentEndpoint,
-        decision: Decision,
-        attempt: &Result<Answered, SendError>,
-    ) {
-        let (breakers, now) = (&self.gateway.guards.breakers, now());
+    fn report(&self, leave: Leave<'_>, attempt: &Result<Answered, SendError>) {
         if let Err(error) = attempt {
             if let SendError::Body(source) = error
                 && is_out_of_pace(&**source)
@@ -159,14 +155,49 @@ impl Worker {
             });
         }
         match attempt {
-            Ok(_) if decision == Decision::Go => {}
-            Ok(_) => breakers.succeeded(agent.address, decision, now),
-            Err(SendError::Connect { .. } | SendError::Reset { .. }) => {
-                breakers.failed(agent.address, decision, now);
-            }
-            Err(SendError::Deadline { .. } | SendError::Body(_)) => {
-                breakers.abandoned(agent.address, decision, now);
-            }
+            Ok(_) => leave.succeeded(),
+            Err(SendError::Connect { .. } | SendError::Reset { .. }) => leave.failed(),
+            Err(SendError::Deadline { .. } | SendError::Body(_)) => drop(leave),
+        }
+    }
+}
+
+/// An attempt that an agent's breaker allowed. One that is dropped told nothing about the agent: its
+/// client went away, say. If others waited for its outcome, the next of them may try.
+struct Leave<'a> {
+    breakers: &'a Breakers,
+    agent: SocketAddr,
+    decision: Option<Decision>,
+}
+
+impl<'a> Leave<'a> {
+    /// # Errors
+    ///
+    /// How long no request may go to this agent.
+    fn ask(breakers: &'a Breakers, agent: SocketAddr) -> Result<Self, Duration> {
+        match breakers.ask(agent, now()) {
+            Decision::Wait { retry_after } => Err(retry_after),
+            decision => Ok(Self { breakers, agent, decision: Some(decision) }),
+        }
+    }
+
+    fn succeeded(mut self) {
+        if let Some(decision) = self.decision.take() {
+            self.breakers.succeeded(self.agent, decision, now());
+        }
+    }
+
+    fn failed(mut self) {
+        if let Some(decision) = self.decision.take() {
+            self.breakers.failed(self.agent, decision, now());
+        }
+    }
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        if let Some(decision) = self.decision.take() {
+            self.breakers.abandoned(self.agent, decision, now());
         }
     }
 }
