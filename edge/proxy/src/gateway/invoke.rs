@@ -47,6 +47,8 @@ impl Worker {
     ) -> Result<Response<AnswerBody>, EdgeError> {
         let guards = &self.gateway.guards;
         let mut refusal = EdgeError::NoAgent;
+        let mut again = false;
+        let last = route.agents.len().saturating_sub(1);
         guards.retries.deposit(route.function, now());
         for (tried, agent) in route.agents.iter().enumerate() {
             let max = route.policy.host_concurrency_max;
@@ -61,7 +63,11 @@ impl Worker {
                     continue;
                 }
             };
-            let hold_body = tried + 1 < route.agents.len();
+            if again {
+                call.record.retries = call.record.retries.saturating_add(1);
+            }
+            again = true;
+            let hold_body = tried < last;
             let attempt = self.attempt(call, &outbound, agent, hold_body).await;
             self.report(leave, &attempt);
             match attempt {
@@ -76,13 +82,12 @@ impl Worker {
                     if !matches!(refusal, EdgeError::NoCapacity { .. }) {
                         refusal = failed(error, &outbound);
                     }
-                    if !guards.retries.withdraw(route.function, now()) {
+                    if tried == last || !guards.retries.withdraw(route.function, now()) {
                         break;
                     }
                 }
                 Err(error) => return Err(failed(error, &outbound)),
             }
-            call.record.retries = call.record.retries.saturating_add(1);
             match outbound.body.take_back() {
                 Some(body) => outbound.body = body,
                 None => break, // the client's bytes are gone: no other agent can have them
