@@ -1,6 +1,14 @@
 //! An agent's proxy listener in small: speaks the contract, answers by path.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use edge_proxy::{Body, BoxError};
@@ -19,7 +27,10 @@ use tokio::{
     time::sleep,
 };
 
-use crate::guest;
+use crate::{
+    guest,
+    pattern::{check, large},
+};
 
 /// What edge and agent share in these tests.
 pub(crate) const TOKEN: &str = "a-token-of-the-test";
@@ -40,6 +51,8 @@ pub(crate) struct FakeAgent {
     pub(crate) aborted: tokio::sync::Mutex<mpsc::Receiver<String>>,
     /// Lets `/two-steps` and `/hold` go on.
     pub(crate) go: Arc<Notify>,
+    /// Connections that were accepted.
+    pub(crate) connections: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -58,14 +71,21 @@ struct Shared {
 
 impl FakeAgent {
     pub(crate) async fn start(mode: Mode) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), mode)
+    }
+
+    /// The same where a test listens already.
+    pub(crate) fn on(listener: TcpListener, mode: Mode) -> Self {
         let address = listener.local_addr().unwrap();
         let (aborted_tx, aborted_rx) = mpsc::channel(64);
         let go = Arc::new(Notify::new());
         let shared = Shared { mode, aborted_tx, go: Arc::clone(&go) };
+        let connections = Arc::new(AtomicUsize::new(0));
+        let accepted = Arc::clone(&connections);
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::SeqCst);
                 let shared = shared.clone();
                 connections.spawn(async move {
                     let service = service_fn(move |request| answer(request, shared.clone()));
@@ -76,7 +96,7 @@ impl FakeAgent {
                 });
             }
         });
-        Self { address, aborted: tokio::sync::Mutex::new(aborted_rx), go, task }
+        Self { address, aborted: tokio::sync::Mutex::new(aborted_rx), go, connections, task }
     }
 
     /// Waits until a request to `path` was dropped before its end.
@@ -159,6 +179,8 @@ async fn answer(request: Request<Incoming>, shared: Shared) -> Result<Response<B
             Response::new(full(vec![b'x'; request.uri().query().unwrap().parse().unwrap()]))
         }
         "/long" => guest::long(&request),
+        "/pattern" => Response::new(large(request.uri().query().unwrap().parse().unwrap())),
+        "/check" => Response::new(full(format!("{:?}", check(request.into_body()).await))),
         "/range" => guest::range(&request),
         "/cookies" => guest::cookies(),
         "/redirect" => guest::redirect(&request),

@@ -4,12 +4,14 @@
 
 mod access;
 mod agent;
+mod bulk;
 mod client;
 mod failures;
 mod grpc;
 mod guest;
 mod hygiene;
 mod limits;
+mod pattern;
 mod policies;
 mod protocols;
 mod raw;

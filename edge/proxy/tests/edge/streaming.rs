@@ -2,65 +2,32 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use edge_proxy::{Body, BoxError};
-use http_body::{Body as _, Frame};
-use http_body_util::{BodyExt, StreamBody, channel::Channel};
+use bytes::Bytes;
+use edge_proxy::BoxError;
+use http_body::Body as _;
+use http_body_util::{BodyExt, channel::Channel};
 use tokio::time::timeout;
 
 use crate::{
     client::{ALL, Client, ENCRYPTED, get, post, text},
+    pattern::{PATTERN_BYTES, check, large, pattern},
     stack::{Stack, function},
 };
 
-/// Not a power of two, so that a misplaced block shows.
-const PATTERN_BYTES: usize = 65_521;
 /// More than the kernel buffers on the way there and back: four connections of up to 36 MiB, where
 /// `tcp_rmem` is generous.
 const KERNEL_MAX_BYTES: usize = 256 * 1024 * 1024;
 const LARGE_BYTES: usize = 50 * 1024 * 1024;
 
-fn pattern() -> Bytes {
-    let mut bytes = BytesMut::with_capacity(PATTERN_BYTES);
-    let mut state = 1_u32;
-    for _ in 0..PATTERN_BYTES {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        bytes.extend_from_slice(&state.to_be_bytes()[..1]);
-    }
-    bytes.freeze()
-}
-
-/// The pattern over and over, `total` bytes of it.
-fn large(total: usize) -> Body {
-    let pattern = pattern();
-    let chunks = (0..total).step_by(PATTERN_BYTES).map(move |start| {
-        let bytes = PATTERN_BYTES.min(total - start);
-        Ok::<_, BoxError>(Frame::data(pattern.slice(..bytes)))
-    });
-    BodyExt::boxed_unsync(StreamBody::new(futures::stream::iter(chunks)))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_mebibytes_go_up_and_come_down_byte_for_byte() {
     let stack = Stack::start().await;
-    let pattern = pattern();
     for proto in ENCRYPTED {
         let mut client = Client::new(&stack, proto).await;
         let started = Instant::now();
         let response = client.send(post(&function("hello"), "/echo", large(LARGE_BYTES))).await;
         assert_eq!(response.status(), 200);
-        let mut body = response.into_body();
-        let mut at = 0;
-        while let Some(frame) = body.frame().await {
-            let mut data = frame.expect("the answer is whole").into_data().unwrap();
-            while !data.is_empty() {
-                let offset = at % PATTERN_BYTES;
-                let bytes = data.len().min(PATTERN_BYTES - offset);
-                assert!(data.split_to(bytes) == pattern.slice(offset..offset + bytes), "at {at}");
-                at += bytes;
-            }
-        }
-        assert_eq!(at, LARGE_BYTES, "{proto:?}");
+        assert_eq!(check(response.into_body()).await, Ok(LARGE_BYTES), "{proto:?}");
         eprintln!("{proto:?}: 50 MiB there and back in {:?}", started.elapsed());
     }
 }
