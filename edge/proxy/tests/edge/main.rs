@@ -4,7 +4,9 @@
 
 mod access;
 mod agent;
+mod breaker;
 mod bulk;
+mod by_hand;
 mod client;
 mod failures;
 mod grpc;
@@ -15,6 +17,7 @@ mod pattern;
 mod policies;
 mod protocols;
 mod raw;
+mod retries;
 mod stack;
 mod streaming;
 mod tunnels;

@@ -283,7 +283,7 @@ async fn each_request_leaves_a_record_whether_it_ended_or_not() {
 }
 
 /// A request's record, once it has one.
-async fn record(stack: &Stack, id: &str) -> serde_json::Value {
+pub(crate) async fn record(stack: &Stack, id: &str) -> serde_json::Value {
     for _ in 0..200 {
         if let Some(found) = stack.telemetry.find(id.parse().unwrap(), None) {
             return serde_json::from_str(&found).unwrap();
