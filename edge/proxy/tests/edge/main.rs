@@ -4,6 +4,7 @@
 
 mod access;
 mod agent;
+mod asking;
 mod breaker;
 mod bulk;
 mod by_hand;
@@ -12,6 +13,7 @@ mod failures;
 mod grpc;
 mod guest;
 mod hygiene;
+mod interim;
 mod limits;
 mod pattern;
 mod policies;
