@@ -1,6 +1,10 @@
 //! One client over three protocols.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Buf as _, Bytes};
 use edge_proxy::{Body, BoxError};
@@ -8,7 +12,11 @@ use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 
 use crate::stack::{DOMAIN, Stack};
@@ -114,6 +122,13 @@ pub(crate) async fn tls_stream(
     tls_over(stack, TcpStream::connect(stack.https).await.unwrap(), alpn).await
 }
 
+/// Connects from an address of this host.
+pub(crate) async fn tcp_from(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((from, 0))).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
 /// TLS on a connection to the edge that is there already.
 pub(crate) async fn tls_over(
     stack: &Stack,
@@ -127,30 +142,39 @@ pub(crate) async fn tls_over(
 
 impl Client {
     pub(crate) async fn new(stack: &Stack, proto: Proto) -> Self {
+        Self::from(stack, proto, Ipv4Addr::LOCALHOST).await
+    }
+
+    /// The same from another address of this host.
+    pub(crate) async fn from(stack: &Stack, proto: Proto, from: Ipv4Addr) -> Self {
         let mut tasks = JoinSet::new();
         let mut quic = None;
         let sender = match proto {
             Proto::Plain => {
-                let io = TokioIo::new(TcpStream::connect(stack.http).await.unwrap());
+                let io = TokioIo::new(tcp_from(from, stack.http).await);
                 let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
                 tasks.spawn(async { drop(connection.await) });
                 Sender::H1(sender)
             }
             Proto::H1 => {
-                let io = TokioIo::new(tls_stream(stack, b"http/1.1").await);
+                let io = TokioIo::new(
+                    tls_over(stack, tcp_from(from, stack.https).await, b"http/1.1").await,
+                );
                 let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
                 tasks.spawn(async { drop(connection.await) });
                 Sender::H1(sender)
             }
             Proto::H2 => {
-                let io = TokioIo::new(tls_stream(stack, b"h2").await);
+                let io =
+                    TokioIo::new(tls_over(stack, tcp_from(from, stack.https).await, b"h2").await);
                 let (sender, connection) =
                     hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
                 tasks.spawn(async { drop(connection.await) });
                 Sender::H2(sender)
             }
             Proto::H3 => {
-                let (endpoint, connection) = quic_connect(stack).await;
+                let (endpoint, connecting) = quic_from(stack, from).await;
+                let connection = connecting.expect("a QUIC handshake");
                 let transport = h3_quinn::Connection::new(connection.clone());
                 let (mut driver, sender) = h3::client::new(transport).await.unwrap();
                 tasks.spawn(async move {
@@ -250,12 +274,20 @@ async fn h3_frame(
 }
 
 pub(crate) async fn quic_connect(stack: &Stack) -> (quinn::Endpoint, quinn::Connection) {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut endpoint = quinn::Endpoint::client(any).unwrap();
+    let (endpoint, connection) = quic_from(stack, Ipv4Addr::LOCALHOST).await;
+    (endpoint, connection.expect("a QUIC handshake"))
+}
+
+/// Connects from an address of this host, if the edge lets it.
+pub(crate) async fn quic_from(
+    stack: &Stack,
+    from: Ipv4Addr,
+) -> (quinn::Endpoint, Result<quinn::Connection, quinn::ConnectionError>) {
+    let mut endpoint = quinn::Endpoint::client(SocketAddr::from((from, 0))).unwrap();
     let config = tls(stack, b"h3");
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
     endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
     let name = format!("hello.fn.{DOMAIN}");
-    let connection = endpoint.connect(stack.quic, &name).unwrap().await.expect("a QUIC handshake");
+    let connection = endpoint.connect(stack.quic, &name).unwrap().await;
     (endpoint, connection)
 }

@@ -18,6 +18,7 @@ mod limits;
 mod pattern;
 mod policies;
 mod protocols;
+mod rates;
 mod raw;
 mod retries;
 mod stack;
