@@ -20,6 +20,7 @@ mod policies;
 mod protocols;
 mod rates;
 mod raw;
+mod remembered;
 mod retries;
 mod stack;
 mod streaming;

@@ -1,6 +1,14 @@
 //! An edge in front of fake agents, torn down when dropped.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -31,6 +39,7 @@ pub(crate) struct Stack {
     pub(crate) roots: rustls::RootCertStore,
     pub(crate) cancel: CancellationToken,
     pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) routes: Arc<TestRoutes>,
     run: Option<tokio::task::JoinHandle<Drained>>,
     _empty: FakeAgent,
     _dir: tempfile::TempDir,
@@ -55,11 +64,18 @@ pub(crate) struct Setup {
     /// Tags of functions: the tag, its weight, its version.
     pub(crate) tags: HashMap<&'static str, Vec<(&'static str, u32, u32)>>,
     pub(crate) telemetry: TelemetryConfig,
+    /// Functions by name that are another team's.
+    pub(crate) strangers: Vec<&'static str>,
 }
 
-struct TestRoutes {
-    functions: HashMap<&'static str, Arc<FunctionRoute>>,
+/// The control plane of these tests.
+pub(crate) struct TestRoutes {
+    pub(crate) functions: HashMap<&'static str, Arc<FunctionRoute>>,
     sandbox: Arc<SandboxRoute>,
+    /// What is answered without being asked: a test changes that as it likes.
+    pub(crate) known: Mutex<HashMap<String, Option<Arc<FunctionRoute>>>>,
+    /// How often it was asked.
+    pub(crate) asked: AtomicUsize,
 }
 
 pub(crate) const TRAFFIC_TOKEN: &str = "abcdefghijklmnopqrstuvwxyz012345";
@@ -69,10 +85,12 @@ pub(crate) const SIGNING_SECRET: &str = "the-functions-signing-secret";
 #[async_trait]
 impl Routes for TestRoutes {
     fn cached_function(&self, name: &str) -> Option<Result<Arc<FunctionRoute>, RouteError>> {
-        (name == "hello").then(|| Ok(Arc::clone(&self.functions["hello"])))
+        let known = self.known.lock().unwrap().get(name).cloned();
+        known.map(|known| known.ok_or(RouteError::NotFound))
     }
 
     async fn function(&self, name: &str) -> Result<Arc<FunctionRoute>, RouteError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         match name {
             "stuck" => std::future::pending().await,
             "unavailable" => Err(RouteError::Unavailable),
@@ -154,6 +172,7 @@ impl Stack {
             agents: HashMap::new(),
             tags: HashMap::new(),
             telemetry: TelemetryConfig::default(),
+            strangers: Vec::new(),
         };
         adjust(&mut setup);
         let dir = tempfile::tempdir().unwrap();
@@ -170,7 +189,9 @@ impl Stack {
             traffic_token: Some(Arc::from(TRAFFIC_TOKEN)),
             timeout: Duration::from_secs(30),
         });
-        let routes = Arc::new(TestRoutes { functions, sandbox });
+        let known = HashMap::from([("hello".to_owned(), functions.get("hello").cloned())]);
+        let known = Mutex::new(known);
+        let routes = Arc::new(TestRoutes { functions, sandbox, known, asked: AtomicUsize::new(0) });
         let any = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         let config = EdgeListenConfig {
             http: any,
@@ -186,7 +207,7 @@ impl Stack {
         let telemetry = TelemetryConfig { workers: setup.workers, ..setup.telemetry };
         let (telemetry, _background) = Telemetry::start(telemetry).unwrap();
         let parts = Parts {
-            routes,
+            routes: Arc::clone(&routes) as _,
             api: api(),
             telemetry: Arc::clone(&telemetry),
             challenges: Some(Arc::new(certs.http01())),
@@ -205,7 +226,7 @@ impl Stack {
         let serving = bound.run(cancel.clone(), Duration::from_secs(2));
         let run = Some(tokio::spawn(async move { serving.await.unwrap() }));
         let (_empty, _dir) = (empty, dir);
-        Self { http, https, quic, agent, roots, cancel, telemetry, run, _empty, _dir }
+        Self { http, https, quic, agent, roots, cancel, telemetry, routes, run, _empty, _dir }
     }
 
     /// Tells the edge to stop and waits until it has.
@@ -227,6 +248,9 @@ fn functions(
         let policy = setup.policies.get(name).cloned().unwrap_or_default();
         let timeout = Duration::from_millis(timeout_ms);
         let mut route = function_route(name, agents, timeout, policy);
+        if setup.strangers.contains(&name) {
+            route.team = TeamId::from_u128(2);
+        }
         route.tags = setup.tags.get(name).map(|tags| tag_routes(tags, timeout)).unwrap_or_default();
         (name, Arc::new(route))
     };
