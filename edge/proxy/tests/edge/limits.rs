@@ -1,4 +1,4 @@
-//! Limits hold, and the edge stops when told to.
+//! Limits hold, for whoever keeps to none.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    client::{ALL, Client, ENCRYPTED, Proto, get, quic_connect, text},
+    client::{ALL, Client, Proto, get, quic_connect, text},
     stack::{Stack, function},
 };
 
@@ -166,57 +166,6 @@ async fn many_streams_of_one_connection_are_answered() {
             text(answer).await;
         }
     }
-}
-
-#[tokio::test]
-async fn drain_lets_requests_end() {
-    for proto in ENCRYPTED {
-        let mut stack = Stack::start().await;
-        let mut client = Client::new(&stack, proto).await;
-        let go = stack.agent.go.clone();
-        let asking = tokio::spawn(async move {
-            let answer = client.send(get(&function("hello"), "/hold")).await;
-            let status = answer.status();
-            (status, text(answer).await, client)
-        });
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let cancel = stack.cancel.clone();
-        cancel.cancel();
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        assert!(TcpStream::connect(stack.https).await.is_err(), "no new connections");
-        go.notify_one();
-        let (status, held, client) = asking.await.unwrap();
-        assert_eq!((status.as_u16(), held.as_str()), (200, "held"), "{proto:?}");
-        drop(client);
-        assert_eq!(stack.drained().await.cut, 0, "{proto:?}");
-    }
-}
-
-#[tokio::test]
-async fn drain_cuts_what_does_not_end() {
-    for proto in ALL {
-        let mut stack = Stack::start().await;
-        let mut client = Client::new(&stack, proto).await;
-        let asking = tokio::spawn(async move {
-            let _ = client.exchange(absolute(proto, "/hang")).await;
-        });
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let started = Instant::now();
-        let drained = stack.drained().await;
-        assert!(started.elapsed() >= Duration::from_secs(2), "{proto:?}: the grace was given");
-        assert_eq!(drained.cut, 1, "{proto:?}");
-        stack.agent.wait_for_abort("/hang").await;
-        timeout(Duration::from_secs(5), asking).await.expect("the client is told").unwrap();
-    }
-}
-
-fn absolute(proto: Proto, path: &str) -> http::Request<edge_proxy::Body> {
-    let mut request = get(&function("hello"), path);
-    if matches!(proto, Proto::H2 | Proto::H3) {
-        request.headers_mut().remove("host");
-        *request.uri_mut() = format!("https://{}{path}", function("hello")).parse().unwrap();
-    }
-    request
 }
 
 #[tokio::test]

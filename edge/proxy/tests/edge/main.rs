@@ -9,6 +9,7 @@ mod breaker;
 mod bulk;
 mod by_hand;
 mod client;
+mod drain;
 mod failures;
 mod grpc;
 mod guest;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
 };
@@ -68,6 +68,35 @@ pub(crate) fn h3_frame(buffer: &mut BytesMut) -> Option<(u64, Bytes)> {
     }
     buffer.advance(head);
     Some((kind, buffer.split_to(length).freeze()))
+}
+
+/// What begins an HTTP/2 connection, and a GET on stream 1 (RFC 9113 3.4, RFC 7541 6).
+pub(crate) fn h2_start(authority: &str, path: &str) -> Vec<u8> {
+    let mut block = vec![0x82, 0x87]; // `:method: GET`, `:scheme: https`
+    for (name, value) in [(1, authority), (4, path)] {
+        block.extend([name, u8::try_from(value.len()).unwrap()]); // literal, static name
+        block.extend(value.as_bytes());
+    }
+    let length = u8::try_from(block.len()).unwrap();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let head = [0, 0, length, 1, 0x5, 0, 0, 0, 1]; // HEADERS, END_STREAM and END_HEADERS
+    [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &head, &block].concat()
+}
+
+/// A frame of HTTP/2: its type, flags, stream and payload.
+pub(crate) type H2Frame = (u8, u8, u32, Vec<u8>);
+
+/// Reads the next frame of HTTP/2; none at the connection's end. A PING is answered.
+pub(crate) async fn h2_frame(io: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Option<H2Frame> {
+    let mut head = [0; 9];
+    io.read_exact(&mut head).await.ok()?;
+    let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+    io.read_exact(&mut payload).await.ok()?;
+    if (head[3], head[4]) == (6, 0) {
+        io.write_all(&[&[0, 0, 8, 6, 1, 0, 0, 0, 0], &payload[..]].concat()).await.ok()?;
+    }
+    let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+    Some((head[3], head[4], stream, payload))
 }
 
 /// RFC 9000 16: the number and its length.

@@ -64,6 +64,8 @@ pub(crate) struct Setup {
     /// Tags of functions: the tag, its weight, its version.
     pub(crate) tags: HashMap<&'static str, Vec<(&'static str, u32, u32)>>,
     pub(crate) telemetry: TelemetryConfig,
+    /// How long a drain waits.
+    pub(crate) grace: Duration,
     /// Functions by name that are another team's.
     pub(crate) strangers: Vec<&'static str>,
 }
@@ -172,6 +174,7 @@ impl Stack {
             agents: HashMap::new(),
             tags: HashMap::new(),
             telemetry: TelemetryConfig::default(),
+            grace: Duration::from_secs(10),
             strangers: Vec::new(),
         };
         adjust(&mut setup);
@@ -223,7 +226,7 @@ impl Stack {
         let cancel = CancellationToken::new();
         let (http, https, quic) =
             (bound.http_addr().unwrap(), bound.https_addr().unwrap(), bound.quic_addr().unwrap());
-        let serving = bound.run(cancel.clone(), Duration::from_secs(2));
+        let serving = bound.run(cancel.clone(), setup.grace);
         let run = Some(tokio::spawn(async move { serving.await.unwrap() }));
         let (_empty, _dir) = (empty, dir);
         Self { http, https, quic, agent, roots, cancel, telemetry, routes, run, _empty, _dir }
@@ -233,7 +236,7 @@ impl Stack {
     pub(crate) async fn drained(&mut self) -> Drained {
         self.cancel.cancel();
         let run = self.run.take().expect("drained once");
-        tokio::time::timeout(Duration::from_secs(15), run).await.expect("drain is bounded").unwrap()
+        tokio::time::timeout(Duration::from_secs(30), run).await.expect("drain is bounded").unwrap()
     }
 }
 
