@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // the helpers of these tests fail by panicking, as tests do
 
+mod aborts;
 mod access;
 mod agent;
 mod asking;
