@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Request, Response};
 use tokio::{
     net::TcpSocket,
     time::{Instant, sleep},
@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     by_hand::{ByHand, FINE, Step},
-    client::{ALL, Client, Proto, code, full, get, post, text},
+    client::{ALL, Client, Proto, code, empty, full, get, post, text},
     policies::record,
     stack::{Stack, function},
 };
@@ -42,6 +42,10 @@ async fn send(client: &mut Client, method: &str) -> Response<edge_proxy::Body> {
     if method == "GET" {
         return client.send(get(&host, "/seen")).await;
     }
+    if method == "DELETE" {
+        let request = Request::delete("/seen").header("host", host).body(empty()).unwrap();
+        return client.send(request).await;
+    }
     let mut request = post(&host, "/seen", full("twelve bytes"));
     request.headers_mut().insert("content-length", HeaderValue::from_static("12"));
     client.send(request).await
@@ -65,7 +69,7 @@ async fn an_agent_that_refuses_connections_is_passed_over_and_the_body_is_sent_o
 #[tokio::test]
 async fn no_other_agent_is_asked_once_a_byte_was_sent() {
     for proto in ALL {
-        for method in ["GET", "POST"] {
+        for method in ["GET", "POST", "DELETE"] {
             let broken = ByHand::start(|_| &[Step::Close]).await;
             let good = ByHand::start(|_| &[FINE]).await;
             let stack = before(&[broken.address, good.address]).await;
@@ -80,7 +84,7 @@ async fn no_other_agent_is_asked_once_a_byte_was_sent() {
 #[tokio::test]
 async fn a_kept_connection_that_breaks_is_replaced_for_what_is_safe_to_repeat() {
     for proto in ALL {
-        for (method, status, requests) in [("GET", 200, 3), ("POST", 502, 2)] {
+        for (method, status, requests) in [("GET", 200, 3), ("POST", 502, 2), ("DELETE", 502, 2)] {
             let agent = ByHand::start(|number| match number {
                 1 => &[Step::Close],
                 _ => &[FINE],
