@@ -104,7 +104,8 @@ impl Worker {
         agent: &AgentEndpoint,
         hold_body: bool,
     ) -> Result<Answered, SendError> {
-        let hold_body = hold_body && !outbound.body.is_empty();
+        // Over HTTP/2 the body goes with the head: nobody could hear that it is asked for.
+        let hold_body = hold_body && !outbound.h2c && !outbound.body.is_empty();
         let fields = &mut call.parts.headers;
         inward::authorize(fields, &agent.token);
         if hold_body {

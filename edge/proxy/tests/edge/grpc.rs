@@ -10,6 +10,7 @@ use pool_model::{AppProtocol, InvocationPolicy};
 use tokio::time::timeout;
 
 use crate::{
+    agent::{FakeAgent, Mode},
     client::{Client, Proto, code, full, post, seen},
     stack::{Stack, function},
 };
@@ -104,5 +105,20 @@ async fn a_function_may_say_what_its_server_speaks() {
             assert_eq!((said, &body["body"]), (told, &"b".into()), "{proto:?} {name}");
             assert_eq!(body["version"] == "HTTP/2.0", told.is_some(), "{proto:?} {name}: {body}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_nobody_asks_again_is_not_told_of_an_expectation() {
+    let good = FakeAgent::start(Mode::Serves).await;
+    let stack = Stack::set_up(|setup| {
+        setup.agents.insert("spread-out", vec![good.address, good.address]);
+    })
+    .await;
+    for proto in [Proto::H2, Proto::H3] {
+        let mut client = Client::new(&stack, proto).await;
+        let body = seen(&mut client, call("spread-out", "/seen", full("b"))).await;
+        assert_eq!(body["version"], "HTTP/2.0", "{proto:?}");
+        assert!(body["headers"]["expect"].is_null(), "{proto:?}: {body}");
     }
 }
