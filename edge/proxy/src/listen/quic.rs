@@ -49,8 +49,8 @@ pub(super) async fn accept(
             Admit::Accept(permit) => match life.place(incoming.remote_address().ip()) {
                 Ok(place) => {
                     let (worker, configs) = (Arc::clone(&worker), Arc::clone(&configs));
-                    let places = (place, permit);
-                    life.spawn(connection(Box::new(incoming), worker, configs, life.clone(), places));
+                    let (incoming, places) = (Box::new(incoming), (place, permit));
+                    life.spawn(connection(incoming, worker, configs, life.clone(), places));
                 }
                 Err(why) => {
                     configs.count(match why {
