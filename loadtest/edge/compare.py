@@ -11,6 +11,7 @@ The proxy measured has a core for itself, upstream and client share another. Rou
 import argparse
 import datetime
 import pathlib
+import resource
 import subprocess
 
 import peers
@@ -19,8 +20,13 @@ import tables
 from measure import Clients, machine
 
 
+# 10,000 connections and as many to the upstream, and what else a process has open.
+DESCRIPTORS = 21_000
+
+
 def main():
     args = arguments()
+    allow_descriptors()
     directory = args.dir.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     certificate(directory)
@@ -93,6 +99,17 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3)
     return parser.parse_args()
+
+
+def allow_descriptors():
+    """As many as are needed, or as there may be: the table says how many WebSockets are held."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (max(most, DESCRIPTORS), most):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            return
+        except (OSError, ValueError):
+            continue  # more than this user may allow itself
 
 
 def certificate(directory):

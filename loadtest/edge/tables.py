@@ -1,5 +1,7 @@
 """The tables of the comparison: each measures, in interleaved rounds, and prints Markdown."""
 
+import resource
+
 import peers
 from measure import MIB, median
 
@@ -90,10 +92,7 @@ def memory(clients, proxies, upstream_port, protocols):
 
 def websockets(clients, proxies, upstream_port):
     """Idle WebSockets held by one process."""
-    import resource
-
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    count = min(10_000, (soft - DESCRIPTORS_KEPT) // 2)
+    count = min(10_000, (resource.getrlimit(resource.RLIMIT_NOFILE)[1] - DESCRIPTORS_KEPT) // 2)
     wrenn = [proxy for proxy in proxies if proxy.name == "Wrenn"]
     header("idle WebSockets over h1 and TLS", wrenn)
     grown, opened = fresh(wrenn[0], clients, upstream_port, "ws", count)
