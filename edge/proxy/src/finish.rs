@@ -11,10 +11,11 @@ use pool_model::{Port, RequestId, SandboxId, TeamId};
 use tokio::time::Instant;
 
 use crate::{
-    body::{AnswerBody, BodyHandle, ClientBody},
+    body::{AnswerBody, ClientBody},
     error::EdgeError,
     gateway::{ClientInfo, Held, Protocol, Worker},
     headers::{self, outward::Timing},
+    request_body::BodyHandle,
     resolve::Named,
 };
 

@@ -36,6 +36,8 @@ mod late_end;
 mod listen;
 mod pace;
 mod pages;
+mod replay;
+mod request_body;
 mod resolve;
 mod route;
 mod routes;

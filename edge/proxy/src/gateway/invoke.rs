@@ -10,11 +10,12 @@ use tokio::time::Instant;
 
 use super::{Call, Worker};
 use crate::{
-    body::{AnswerBody, BodyError, BodyHandle},
+    body::{AnswerBody, BodyError},
     error::EdgeError,
     head::Tunnel,
     headers::{self, inward, outward},
     pace::Pace,
+    request_body::BodyHandle,
     routes::{AgentEndpoint, FunctionRoute},
     upstream::{Answered, Attempt, SendError},
 };
@@ -68,6 +69,9 @@ impl Worker {
             }
             again = true;
             let hold_body = tried < last;
+            if hold_body && outbound.h2c {
+                outbound.body.keep();
+            }
             let attempt = self.attempt(call, &outbound, agent, hold_body).await;
             self.report(leave, &attempt);
             match attempt {
@@ -75,6 +79,7 @@ impl Worker {
                     refusal = no_capacity(route);
                 }
                 Ok(answered) => {
+                    outbound.body.settle();
                     let held = Held { _permit: outbound.permit.take(), _host: Some(host) };
                     return self.answer(call, outbound, answered, held);
                 }
@@ -104,7 +109,8 @@ impl Worker {
         agent: &AgentEndpoint,
         hold_body: bool,
     ) -> Result<Answered, SendError> {
-        // Over HTTP/2 the body goes with the head: nobody could hear that it is asked for.
+        // Over HTTP/2 the body goes with the head: nobody could hear that it is asked for. What was
+        // sent is kept instead.
         let hold_body = hold_body && !outbound.h2c && !outbound.body.is_empty();
         let fields = &mut call.parts.headers;
         inward::authorize(fields, &agent.token);

@@ -23,7 +23,7 @@ use tokio::{runtime::Handle, time::Instant};
 use tower::{Service, ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
-    body::{AnswerBody, Body, BodyHandle, BoxError, ClientBody},
+    body::{AnswerBody, Body, BoxError, ClientBody},
     config::{Limits, TrustConfig},
     error::EdgeError,
     finish::{Draft, Finish},
@@ -37,6 +37,7 @@ use crate::{
     interim::Interim,
     late_end,
     pages::{self, Form},
+    request_body::BodyHandle,
     resolve::{Destination, Resolver},
     route::Domain,
     routes::Routes,

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Answered, Attempt, SendError, UpstreamBody, connect};
-use crate::body::{BoxError, RequestBody};
+use crate::{body::BoxError, request_body::RequestBody};
 
 /// Requests at a time on one connection; agents allow more.
 const STREAMS_MAX: usize = 64;

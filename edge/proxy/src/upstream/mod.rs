@@ -20,11 +20,7 @@ use tokio::{
 pub(crate) use body::UpstreamBody;
 pub(crate) use pool::Pool;
 
-use crate::{
-    body::{BodyHandle, BoxError},
-    config::Limits,
-    pace::Pace,
-};
+use crate::{body::BoxError, config::Limits, pace::Pace, request_body::BodyHandle};
 
 /// Stale kept connections that are tried before a new one is made.
 const STALE_MAX: usize = 4;

@@ -109,6 +109,23 @@ async fn a_function_may_say_what_its_server_speaks() {
 }
 
 #[tokio::test]
+async fn a_call_is_passed_over_an_agent_without_a_sandbox_with_its_body() {
+    let full_up = FakeAgent::start(Mode::PoolEmpty).await;
+    let good = FakeAgent::start(Mode::Serves).await;
+    let stack = Stack::set_up(|setup| {
+        setup.agents.insert("spread-out", vec![full_up.address, good.address]);
+    })
+    .await;
+    for proto in [Proto::H2, Proto::H3] {
+        let mut client = Client::new(&stack, proto).await;
+        let response = client.send(call("spread-out", "/grpc/unary", full("request"))).await;
+        assert_eq!(response.status(), 200, "{proto:?}");
+        let body = response.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), "7 bytes, te: trailers", "{proto:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_guest_that_nobody_asks_again_is_not_told_of_an_expectation() {
     let good = FakeAgent::start(Mode::Serves).await;
     let stack = Stack::set_up(|setup| {
