@@ -23,6 +23,8 @@ pub(crate) struct Reader {
     io: Box<dyn AsyncRead + Send + Unpin>,
     pub(crate) buf: BytesMut,
     eof: bool,
+    /// The last read brought little, so the next may be far away.
+    little: bool,
 }
 
 impl fmt::Debug for Reader {
@@ -33,10 +35,11 @@ impl fmt::Debug for Reader {
 
 impl Reader {
     pub(crate) fn new(io: Box<dyn AsyncRead + Send + Unpin>, read_ahead: &[u8]) -> Self {
-        Self { io, buf: BytesMut::from(read_ahead), eof: false }
+        Self { io, buf: BytesMut::from(read_ahead), eof: false, little: true }
     }
 
-    /// Reads more behind what is there. 0: the peer sends no more.
+    /// Reads more behind what is there. 0: the peer sends no more. While nothing comes after little,
+    /// no buffer is held: a tunnel may be silent for hours.
     pub(crate) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -45,18 +48,20 @@ impl Reader {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
-        if !large && self.buf.capacity() == 0 {
+        if self.buf.capacity() == 0 && (!large || self.little) {
             return self.poll_first(cx);
         }
         let room = if large { READ_LARGE_BYTES } else { READ_SMALL_BYTES };
         if self.buf.capacity() - self.buf.len() < room / 2 {
             self.buf.reserve(room);
         }
-        let read = {
-            let future = tokio_util::io::poll_read_buf(Pin::new(&mut *self.io), cx, &mut self.buf);
-            ready!(future)?
-        };
+        let read = tokio_util::io::poll_read_buf(Pin::new(&mut *self.io), cx, &mut self.buf);
+        if read.is_pending() && self.little {
+            self.shrink();
+        }
+        let read = ready!(read)?;
         self.eof = read == 0;
+        self.little = read <= READ_SMALL_BYTES;
         Poll::Ready(Ok(read))
     }
 
@@ -69,6 +74,8 @@ impl Reader {
         self.buf.reserve(read.len());
         self.buf.extend_from_slice(read);
         self.eof = read.is_empty();
+        // There may be more, and then it is not by way of the stack.
+        self.little = read.len() < READ_SMALL_BYTES;
         Poll::Ready(Ok(read.len()))
     }
 
@@ -153,6 +160,40 @@ impl Writer {
     pub(crate) fn shrink(&mut self) {
         if self.buf.is_empty() {
             self.buf = BytesMut::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    /// Whether nothing is there, asked as a body's reader does.
+    fn is_pending(reader: &mut Reader) -> bool {
+        reader.poll_fill(&mut Context::from_waker(Waker::noop()), true).is_pending()
+    }
+
+    #[tokio::test]
+    async fn a_body_that_waits_after_little_holds_no_buffer_and_one_that_flows_keeps_its_own() {
+        let (mut peer, io) = tokio::io::duplex(1 << 20);
+        let mut reader = Reader::new(Box::new(io), b"");
+        assert!(is_pending(&mut reader) && reader.buf.capacity() == 0);
+        for sent in [&b"a few bytes"[..], &[7; READ_SMALL_BYTES / 2], &[8; READ_LARGE_BYTES / 2]] {
+            peer.write_all(sent).await.unwrap();
+            let mut got = BytesMut::new();
+            while got.len() < sent.len() {
+                poll_fn(|cx| reader.poll_fill(cx, true)).await.unwrap();
+                got.unsplit(reader.buf.split());
+            }
+            assert_eq!(got, sent);
+            drop(got);
+            assert!(is_pending(&mut reader));
+            let flows = sent.len() > READ_SMALL_BYTES;
+            assert_eq!(reader.buf.capacity() > 0, flows, "after {} bytes", sent.len());
         }
     }
 }

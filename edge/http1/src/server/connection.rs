@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -106,12 +106,10 @@ impl<'a> Connection<'a> {
                 Err(error) => return Err(error),
             };
             let (request, asked) = self.request(head);
-            // On the heap, so that a connection that waits for its next request has no room for it.
-            let exchange = Box::pin(async {
-                let response = self.call(pin!(service(request))).await?;
-                self.respond(response, asked).await
-            });
-            let next = exchange.await?;
+            // Each on the heap while it lasts: a connection that waits for its next request has no
+            // room for either, and one whose answer takes long none for the service.
+            let response = self.call(Box::pin(service(request)).as_mut()).await?;
+            let next = Box::pin(self.respond(response, asked)).await?;
             self.requests += 1;
             self.count_fault();
             if next == Next::Close || !self.is_ready().await {
