@@ -3,6 +3,7 @@
 //! ```text
 //! Corpus ──► body(input)                    fuzz: seeds, every cut of them, then mutations
 //!              └─► block_on(server(Peer))   peer: a client that sends an input, on a clock that jumps
+//!                                           (feature `peer`)
 //! program(path, text)                       program: a script that can be run at once
 //! ```
 //!
@@ -17,9 +18,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod fuzz;
+#[cfg(feature = "peer")]
 mod peer;
 mod program;
 
 pub use fuzz::Corpus;
+#[cfg(feature = "peer")]
 pub use peer::{Peer, block_on};
 pub use program::program;
