@@ -31,6 +31,7 @@ mod teststack;
 mod ttl;
 mod tuning;
 mod two_hosts;
+mod wakes;
 
 use std::process::ExitCode;
 
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         4 streams::echo_streams_both_ways_over_every_protocol;
         1 streams::websocket_echoes_over_http1;
         4 capsules::sandbox_serves_a_large_file_pauses_and_resumes_on_request;
+        3 wakes::requests_share_a_resume_and_learn_of_a_crash;
         4 images::twelve_rounds_of_pause_and_resume_lose_nothing_and_pile_up_nothing;
         3 images::snapshots_of_running_and_paused_sandboxes_are_restored_twice;
         2 reuse::reused_sandbox_serves_so_many_and_says_which;
