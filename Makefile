@@ -46,7 +46,7 @@ stop: ## Stop the stack and everything that runs in it
 
 .PHONY: build
 build: tools ## Build the binaries, static guest programs included
-	@$(CARGO) build $(FLAGS) --workspace
+	@$(CARGO) build $(FLAGS) --workspace $(TARGETS)
 	@RUSTFLAGS="-C target-feature=+crt-static" \
 		$(CARGO) build $(FLAGS) --target $(GUEST_TARGET) -p envd -p guest-init
 
@@ -60,7 +60,12 @@ dist: tools ## Build the programs as production wants them, into target/dist: sl
 images: build ## Build kernel, initramfs and root file system if their inputs changed
 	@$(BIN)/wrenn-images build --envd $(GUEST_BIN)/envd --init $(GUEST_BIN)/guest-init
 
+# A check builds the tests together with the programs: apart, each dependency would be built twice, as
+# tests want more of some of them. Not the examples: they are benches, which clippy sees.
+WITH_TESTS := --lib --bins --tests
+
 .PHONY: check
+check: TARGETS := $(WITH_TESTS)
 check: tools check-tools fmt clippy doc deny machete images test e2e ## Run every check, as CI does
 	@awk '/^test result:/ { p += $$4; f += $$6; i += $$8 } \
 		END { printf "check passed: %d tests passed, %d failed, %d ignored\n", p, f, i }' \
@@ -136,17 +141,17 @@ deny:
 machete:
 	@$(CARGO) machete
 
-# Examples are benches: clippy has seen them, and building them takes minutes.
-TESTS := $(FLAGS) --workspace --exclude loadtest --no-fail-fast
+TESTS := $(FLAGS) --workspace --no-fail-fast
 
 .PHONY: test
 test:
-	@{ $(CARGO) test $(TESTS) --lib --bins --tests && $(CARGO) test $(TESTS) --doc; } 2>&1 \
+	@{ $(CARGO) test $(TESTS) $(WITH_TESTS) && $(CARGO) test $(TESTS) --doc; } 2>&1 \
 		| tee $(CARGO_TARGET_DIR)/test.log
 
+# The tests that need all of it: the stack with real machines, the harness, other people's clients.
 .PHONY: e2e
 e2e:
-	@$(CARGO) test $(FLAGS) -p loadtest --no-fail-fast 2>&1 | tee $(CARGO_TARGET_DIR)/e2e.log
+	@$(CARGO) test $(TESTS) --test e2e --test harness --test outside 2>&1 | tee $(CARGO_TARGET_DIR)/e2e.log
 
 .PHONY: bench-tools
 bench-tools:
