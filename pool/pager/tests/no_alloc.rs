@@ -116,7 +116,10 @@ fn faults_on_local_and_cached_blocks_allocate_and_log_nothing() {
         secret_access_key: "none".to_owned(),
         session_token: None,
     };
-    let fetching = tokio::runtime::Runtime::new().unwrap();
+    // One thread, which has begun: the allocations of its start are not those of a fault.
+    let mut fetching = tokio::runtime::Builder::new_multi_thread();
+    let fetching = fetching.worker_threads(1).enable_all().build().unwrap();
+    fetching.block_on(fetching.spawn(async {})).unwrap();
     let remote = Remote::open(config, credentials).unwrap();
     let far = Some((remote, fetching.handle().clone(), Arc::new(cache)));
     let cached = runtime.block_on(costs(root, snapshot, LayerSource::new(layers, far), bytes));
