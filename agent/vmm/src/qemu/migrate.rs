@@ -129,15 +129,24 @@ async fn wait(
 async fn settle(qmp: &Qmp, config: &QemuConfig) -> Result<(), QmpError> {
     let late = QmpError::Deadline { command: "query-status", waited: config.state_max };
     let settled = async {
-        loop {
-            let state = qmp.execute("query-status", json!({}), config.command_max).await?;
-            if state["status"] != "finish-migrate" {
-                return Ok(());
-            }
+        while !is_settled(qmp, config.command_max).await? {
             tokio::time::sleep(ASK_AGAIN).await;
         }
+        Ok(())
     };
     tokio::time::timeout(config.state_max, settled).await.unwrap_or(Err(late))
+}
+
+/// A migration's yank instance goes with the last of it. One that is begun before is refused ("duplicate
+/// yank instance"), and QEMU then takes it for one under way for good: the machine could never be saved.
+async fn is_settled(qmp: &Qmp, max: Duration) -> Result<bool, QmpError> {
+    let state = qmp.execute("query-status", json!({}), max).await?;
+    if state["status"] == "finish-migrate" {
+        return Ok(false);
+    }
+    let instances = qmp.execute("query-yank", json!({}), max).await?;
+    let mut instances = instances.as_array().into_iter().flatten();
+    Ok(instances.all(|instance| instance["type"] != "migration"))
 }
 
 fn is_completed(event: &Event) -> bool {
