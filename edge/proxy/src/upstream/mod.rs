@@ -104,7 +104,7 @@ impl Upstream {
         on_interim: &mut (dyn FnMut(Response<()>) + Send),
     ) -> Result<Answered, SendError> {
         if attempt.h2c {
-            return self.h2c.send(&attempt, self.connect_timeout).await;
+            return Box::pin(self.h2c.send(&attempt, self.connect_timeout)).await;
         }
         let agent = attempt.agent;
         for stale in 0..=STALE_MAX {
