@@ -51,8 +51,13 @@ pub(crate) async fn requests_share_a_resume_and_learn_of_a_crash(
 
     let told = crash_under_a_request(&stack, &sandbox).await?;
     ensure!(told.code == "sandbox_crashed", "{told:?}");
-    let gone = Sandbox::get_gone(&stack, sandbox.id, PORT).await?;
-    ensure!(gone.code == "sandbox_not_found", "{gone:?}");
+    // Its requests are told at once, before what it leaves is removed.
+    eventually("the sandbox is gone", seconds(20), || async {
+        let gone = Sandbox::get_gone(&stack, sandbox.id, PORT).await?;
+        ensure!(gone.code == "sandbox_not_found", "{gone:?}");
+        Ok(())
+    })
+    .await?;
     host::no_orphans(&stack, false, seconds(20)).await
 }
 
