@@ -52,7 +52,7 @@ build: tools ## Build the binaries, static guest programs included
 
 .PHONY: dist
 dist: tools ## Build the programs as production wants them, into target/dist: slow to build, fast to run
-	@$(CARGO) build --locked --profile dist --workspace --bins
+	@$(CARGO) build --locked --profile dist --workspace
 	@RUSTFLAGS="-C target-feature=+crt-static" \
 		$(CARGO) build --locked --profile dist --target $(GUEST_TARGET) -p envd -p guest-init
 
