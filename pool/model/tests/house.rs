@@ -53,9 +53,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         "edge-control",
         &["agent-api", "edge-api", "edge-jobs", "edge-policy", "edge-store", "pool-model"],
     ),
+    ("edge-fields", &[]),
     ("edge-http1", &[]),
-    ("edge-http2", &[]),
-    ("edge-http3", &[]),
+    ("edge-http2", &["edge-fields"]),
+    ("edge-http3", &["edge-fields"]),
     ("edge-jobs", &["edge-policy", "edge-store", "pool-model"]),
     ("edge-policy", &["pool-model"]),
     (

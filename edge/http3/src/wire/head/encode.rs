@@ -1,9 +1,9 @@
 //! How the heads and trailers of responses become bytes.
 
 use bytes::{BufMut, BytesMut};
+use edge_fields::is_connection_specific;
 use http::{HeaderMap, HeaderName, header, response};
 
-use super::fields::is_connection_specific;
 use crate::wire::{
     frame::HEADERS,
     qpack::encoder::{write_field, write_prefix, write_status},

@@ -6,7 +6,10 @@ mod fields;
 mod responses;
 mod target;
 
+use std::fmt;
+
 use bytes::BytesMut;
+use http::Method;
 
 use super::*;
 use crate::wire::qpack::{write_field, write_prefix};

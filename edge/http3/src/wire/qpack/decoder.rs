@@ -1,17 +1,13 @@
 //! Which fields the bytes of a field section are (RFC 9204 4.5), within limits.
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderName, HeaderValue};
-
-use super::{
-    huffman,
+use edge_fields::{
+    Entry, Field, Name, Value, huffman,
     integer::{self, Overflow},
-    static_table::{self, Entry},
 };
-use crate::wire::{Code, Limits};
 
-/// What a field counts beside its name and value (RFC 9114 4.2.2).
-const FIELD_OVERHEAD: usize = 32;
+use super::static_table;
+use crate::wire::{Code, Limits};
 
 /// Why a field section is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,79 +37,6 @@ impl SectionError {
             Self::Decompression(_) => Code::QPACK_DECOMPRESSION_FAILED,
             Self::TooLarge { .. } | Self::TooMany { .. } => Code::H3_EXCESSIVE_LOAD,
         }
-    }
-}
-
-/// A name or value: out of the static table, or spelled out.
-#[derive(Debug, Clone)]
-enum Part {
-    Static(&'static Entry),
-    Literal(Bytes),
-}
-
-/// One field of a section.
-#[derive(Debug, Clone)]
-pub struct Field {
-    name: Part,
-    value: Part,
-    /// Whether the peer asks to keep it spelled out (RFC 9204 4.5.4): the value is a secret.
-    pub never_indexed: bool,
-}
-
-impl Field {
-    /// The name as it was sent.
-    #[inline]
-    #[must_use]
-    pub fn name(&self) -> &[u8] {
-        match &self.name {
-            Part::Static(entry) => entry.name.as_bytes(),
-            Part::Literal(bytes) => bytes,
-        }
-    }
-
-    /// The value as it was sent.
-    #[inline]
-    #[must_use]
-    pub fn value(&self) -> &[u8] {
-        match &self.value {
-            Part::Static(entry) => entry.value.as_bytes(),
-            Part::Literal(bytes) => bytes,
-        }
-    }
-
-    /// The value as bytes that share memory with the section.
-    #[must_use]
-    pub fn into_value_bytes(self) -> Bytes {
-        match self.value {
-            Part::Static(entry) => Bytes::from_static(entry.value.as_bytes()),
-            Part::Literal(bytes) => bytes,
-        }
-    }
-
-    /// The name as a header field's; `None` if it can't be one, or has upper case in it.
-    #[inline]
-    #[must_use]
-    pub fn header_name(&self) -> Option<HeaderName> {
-        match &self.name {
-            Part::Static(entry) => entry.header_name.clone(),
-            Part::Literal(bytes) => HeaderName::from_lowercase(bytes).ok(),
-        }
-    }
-
-    /// The value as a header field's; `None` if it has bytes that no value may have.
-    #[inline]
-    #[must_use]
-    pub fn into_header_value(self) -> Option<HeaderValue> {
-        let mut value = match self.value {
-            Part::Static(entry) => entry.header_value.clone(),
-            Part::Literal(bytes) => HeaderValue::from_maybe_shared(bytes).ok()?,
-        };
-        value.set_sensitive(self.never_indexed);
-        Some(value)
-    }
-
-    fn size(&self) -> usize {
-        self.name().len() + self.value().len() + FIELD_OVERHEAD
     }
 }
 
@@ -181,20 +104,16 @@ impl Section {
         match first {
             0b1100_0000.. => {
                 let entry = self.entry(6)?;
-                Ok(Field {
-                    name: Part::Static(entry),
-                    value: Part::Static(entry),
-                    never_indexed: false,
-                })
+                Ok(Field::of_entry(entry))
             }
             0b0101_0000..0b0110_0000 | 0b0111_0000..0b1000_0000 => {
-                let name = Part::Static(self.entry(4)?);
-                let value = Part::Literal(self.string(7)?);
+                let name = Name::Static(self.entry(4)?);
+                let value = Value::Literal(self.string(7)?);
                 Ok(Field { name, value, never_indexed: first & 0x20 != 0 })
             }
             0b0010_0000..0b0100_0000 => {
-                let name = Part::Literal(self.string(3)?);
-                let value = Part::Literal(self.string(7)?);
+                let name = Name::Literal(self.string(3)?);
+                let value = Value::Literal(self.string(7)?);
                 Ok(Field { name, value, never_indexed: first & 0x10 != 0 })
             }
             _ => Err(SectionError::Decompression("it refers to a dynamic table")),

@@ -5,10 +5,9 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{
-    huffman, integer,
-    static_table::{self, Found},
-};
+use edge_fields::{Found, huffman, integer};
+
+use super::static_table;
 
 /// Writes what a field section begins with: it needs no entry of a dynamic table (RFC 9204 4.5.1).
 #[inline]

@@ -5,12 +5,10 @@
 
 pub mod decoder;
 pub mod encoder;
-pub mod huffman;
-pub mod integer;
 pub mod static_table;
 pub mod streams;
 #[cfg(test)]
 mod tests;
 
-pub use decoder::{Field, Section, SectionError};
+pub use decoder::{Section, SectionError};
 pub use encoder::{write_field, write_prefix};

@@ -1,45 +1,15 @@
 //! Which fields have a number in QPACK's static table (RFC 9204 appendix A).
 
-use http::{HeaderName, HeaderValue};
+use edge_fields::{Entry, Found, NameIndex};
 
 /// How many fields the table has.
 pub const ENTRIES: usize = 99;
-
-/// Slots of the table by name's hash; a power of two.
-const SLOTS: usize = 256;
-
-/// No entry: the end of a chain, or an empty slot.
-const NONE: u8 = u8::MAX;
-
-/// One field of the table.
-#[derive(Debug)]
-pub struct Entry {
-    /// The name, in lower case.
-    pub name: &'static str,
-    /// The value, perhaps empty.
-    pub value: &'static str,
-    /// The name as a header field's; `None` for a pseudo-header field.
-    pub header_name: Option<HeaderName>,
-    /// The value as a header field's.
-    pub header_value: HeaderValue,
-}
-
-/// What the table has for a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// Name and value.
-    Field(u8),
-    /// The name, with another value.
-    Name(u8),
-    /// Nothing.
-    Nothing,
-}
 
 /// The table as header fields, and as what the compiler can look into.
 macro_rules! table {
     ($($name:literal = $value:literal,)+) => {
         /// The fields in the order of their numbers.
-        pub static TABLE: [Entry; ENTRIES] = [$(entry($name, $value),)+];
+        pub static TABLE: [Entry; ENTRIES] = [$(Entry::new($name, $value),)+];
         const NAMES: [&str; ENTRIES] = [$($name,)+];
     };
 }
@@ -146,22 +116,8 @@ table! {
     "x-frame-options" = "sameorigin",
 }
 
-/// The first entry of the name in each slot.
-static FIRST: [u8; SLOTS] = first_by_slot();
-
-/// The next entry with the same name.
-static NEXT: [u8; ENTRIES] = next_of_same_name();
-
-/// A multiplier that gives each name of the table a slot of its own, found by trying.
-const MULTIPLIER: u32 = 0x77f7_8931;
-
-const _: () = assert!(fits(MULTIPLIER), "two names have the same slot");
-
-const fn entry(name: &'static str, value: &'static str) -> Entry {
-    let header_name =
-        if name.as_bytes()[0] == b':' { None } else { Some(HeaderName::from_static(name)) };
-    Entry { name, value, header_name, header_value: HeaderValue::from_static(value) }
-}
+/// The multiplier gives each name a slot of its own, found by trying.
+static INDEX: NameIndex<ENTRIES> = NameIndex::new(&NAMES, 0x77f7_8931);
 
 /// The field with this number.
 #[inline]
@@ -174,97 +130,7 @@ pub fn get(index: u64) -> Option<&'static Entry> {
 #[inline]
 #[must_use]
 pub fn find(name: &[u8], value: &[u8]) -> Found {
-    if name.is_empty() {
-        return Found::Nothing;
-    }
-    let first = FIRST[slot(name, MULTIPLIER)];
-    if first == NONE || TABLE[usize::from(first)].name.as_bytes() != name {
-        return Found::Nothing;
-    }
-    let mut index = first;
-    while index != NONE {
-        if TABLE[usize::from(index)].value.as_bytes() == value {
-            return Found::Field(index);
-        }
-        index = NEXT[usize::from(index)];
-    }
-    Found::Name(first)
-}
-
-/// The slot of a name that isn't empty: made of its length and of four bytes, in which all names of
-/// the table differ.
-#[inline]
-const fn slot(name: &[u8], multiplier: u32) -> usize {
-    let len = name.len();
-    let bytes = [name[0], name[len / 2], name[len * 3 / 4], name[len - 1]];
-    let low = len.to_le_bytes()[0];
-    let key = u32::from_le_bytes(bytes) ^ u32::from_le_bytes([low, low, low, 0]);
-    (key.wrapping_mul(multiplier) >> 24) as usize
-}
-
-const fn fits(multiplier: u32) -> bool {
-    let mut taken = [false; SLOTS];
-    let mut index = 0;
-    while index < ENTRIES {
-        if first_of_name(index) == index {
-            let slot = slot(NAMES[index].as_bytes(), multiplier);
-            if taken[slot] {
-                return false;
-            }
-            taken[slot] = true;
-        }
-        index += 1;
-    }
-    true
-}
-
-const fn first_by_slot() -> [u8; SLOTS] {
-    let mut slots = [NONE; SLOTS];
-    let mut index = 0;
-    while index < ENTRIES {
-        if first_of_name(index) == index {
-            slots[slot(NAMES[index].as_bytes(), MULTIPLIER)] = number(index);
-        }
-        index += 1;
-    }
-    slots
-}
-
-const fn next_of_same_name() -> [u8; ENTRIES] {
-    let mut next = [NONE; ENTRIES];
-    let mut index = 0;
-    while index < ENTRIES {
-        let mut other = index + 1;
-        while other < ENTRIES && !same(NAMES[index].as_bytes(), NAMES[other].as_bytes()) {
-            other += 1;
-        }
-        if other < ENTRIES {
-            next[index] = number(other);
-        }
-        index += 1;
-    }
-    next
-}
-
-const fn first_of_name(index: usize) -> usize {
-    let mut first = 0;
-    while !same(NAMES[first].as_bytes(), NAMES[index].as_bytes()) {
-        first += 1;
-    }
-    first
-}
-
-const fn same(a: &[u8], b: &[u8]) -> bool {
-    let mut at = 0;
-    while at < a.len() && at < b.len() && a[at] == b[at] {
-        at += 1;
-    }
-    at == a.len() && at == b.len()
-}
-
-const fn number(index: usize) -> u8 {
-    assert!(index < NONE as usize);
-    index.to_le_bytes()[0]
+    INDEX.find(&TABLE, name, value)
 }
 
 #[cfg(test)]
@@ -296,10 +162,11 @@ mod tests {
 
     #[test]
     fn every_entry_is_found_by_name_and_value() {
-        for (index, entry) in TABLE.iter().enumerate() {
+        for (index, entry) in (0_u8..).zip(&TABLE) {
             let (name, value) = (entry.name.as_bytes(), entry.value.as_bytes());
-            assert_eq!(find(name, value), Found::Field(number(index)));
-            assert_eq!(find(name, b"another"), Found::Name(number(first_of_name(index))));
+            assert_eq!(find(name, value), Found::Field(index));
+            let first = (0_u8..).zip(&NAMES).find(|(_, other)| **other == entry.name).unwrap().0;
+            assert_eq!(find(name, b"another"), Found::Name(first));
             assert_eq!(entry.header_name.is_none(), name[0] == b':');
             assert_eq!(entry.header_value.as_bytes(), value);
         }

@@ -1,7 +1,8 @@
 //! What a peer may say on its QPACK encoder and decoder streams (RFC 9204 4.3, 4.4) when there is no
 //! dynamic table.
 
-use super::integer::{self, Overflow};
+use edge_fields::integer::{self, Overflow};
+
 use crate::wire::Code;
 
 /// Why a QPACK stream is refused; it ends the connection.

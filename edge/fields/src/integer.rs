@@ -1,4 +1,4 @@
-//! How QPACK writes a number behind a few bits of an instruction (RFC 7541 5.1, RFC 9204 4.1.1).
+//! How HPACK and QPACK write a number behind a few bits of an instruction (RFC 7541 5.1, RFC 9204 4.1.1).
 
 use bytes::{BufMut, BytesMut};
 
