@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use edge_http2::{BoxError, Config, Counters, Interim, RecvBody, serve};
+use edge_http2::{BoxError, Config, Counters, RecvBody, serve};
 use edge_testing::{Peer, block_on};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
@@ -46,13 +46,12 @@ async fn served(peer: Peer, bytes: usize) {
 }
 
 async fn answer(request: Request<RecvBody>) -> Response<UnsyncBoxBody<Bytes, BoxError>> {
-    if let Some(interim) = request.extensions().get::<Interim>() {
-        let hints = Response::builder().status(103).body(());
-        let _ = hints.map(|hints| interim.send(hints)); // the client may be gone
-    }
+    let interim = request.body().interim();
+    let hints = Response::builder().status(103).body(());
+    let _ = hints.map(|hints| interim.send(hints)); // the client may be gone
     let (parts, body) = request.into_parts();
     if parts.method == Method::CONNECT {
-        return Response::new(body.boxed_unsync());
+        return Response::new(body.map_err(Into::into).boxed_unsync());
     }
     let _ = body.collect().await; // the client may give it up
     Response::new(Full::from(ANSWER).map_err(|never| match never {}).boxed_unsync())

@@ -16,7 +16,7 @@ pub struct Config {
     pub stream_window_bytes: u32,
     /// Flow control per connection.
     pub connection_window_bytes: u32,
-    /// Bytes per stream that wait to be sent.
+    /// Bytes of all streams that wait to be sent.
     pub send_buffer_bytes: usize,
     /// Longest wait for the preface and the first settings.
     pub handshake_timeout: Duration,
@@ -26,9 +26,7 @@ pub struct Config {
     pub body_timeout: Duration,
     /// Longest that a client may take no byte of an answer.
     pub write_timeout: Duration,
-    /// Streams reset by the client before they were accepted.
-    pub max_pending_resets: usize,
-    /// RST_STREAM frames per second.
+    /// Streams per second that the client resets, or that are reset for what it does in them.
     pub max_resets_per_second: u32,
     /// SETTINGS, PING, PRIORITY and unknown frames per second.
     pub max_control_frames_per_second: u32,
@@ -47,12 +45,11 @@ impl Default for Config {
             max_header_list_bytes: 32 * 1024,
             stream_window_bytes: 256 * 1024,
             connection_window_bytes: 1024 * 1024,
-            send_buffer_bytes: 128 * 1024,
+            send_buffer_bytes: 64 * 1024,
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
-            max_pending_resets: 20,
             max_resets_per_second: 200,
             max_control_frames_per_second: 100,
             max_window_updates_per_second: 20_000,
@@ -69,7 +66,7 @@ pub struct Counters {
     pub handshake: AtomicU64,
     /// Connections closed because nothing was asked for.
     pub idle: AtomicU64,
-    /// Too many RST_STREAM frames.
+    /// Too many streams that were reset.
     pub resets: AtomicU64,
     /// Too many CONTINUATION frames.
     pub continuations: AtomicU64,

@@ -1,36 +1,47 @@
-//! A server connection: handshake, streams, drain.
+//! A server connection: its turns, and how it ends.
 
 use std::{
     future::poll_fn,
     io,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures::TryFutureExt as _;
-use h2::{Reason, server};
 use http::{Request, Response};
 use http_body::Body;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    task::JoinSet,
-    time::timeout,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BoxError, Config, Counters, Protocol, RecvBody,
-    batched::Batched,
-    check,
+    BodyError, BoxError, Config, Counters, RecvBody, ServeError,
+    answer::{self, Asked},
+    drain::{Drain, Word},
+    inbound::{Fault, Inbound, OPAQUE, Opened},
+    input::Input,
     keep_alive::{KeepAlive, Verdict},
-    meter::{Excess, Meter, Metered},
-    stream::Answering,
+    limits::{Excess, Limits},
+    link::Link,
+    tasks::Tasks,
+    wire::{
+        Code,
+        frame::{MAX_31_BITS, PREFACE, kind, put_go_away, put_number, put_ping},
+        settings::{DEFAULT_WINDOW, put_settings},
+    },
 };
 
-/// How long a refused client has to read why.
+/// How long a client that is sent away has to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Most bytes that are read from a client that is sent away, so that it comes to read why.
+const FAREWELL_BYTES: u64 = 1024 * 1024;
+
+/// Rounds of one turn, after which others have theirs.
+const ROUNDS_MAX: u32 = 32;
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,27 +50,10 @@ pub struct Ended {
     pub requests: u64,
 }
 
-/// Why a connection ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The preface or the first settings did not come in time.
-    #[error("the HTTP/2 handshake took too long")]
-    Handshake,
-    /// The client broke the protocol, or the connection broke.
-    #[error("the HTTP/2 connection broke")]
-    Protocol(#[from] h2::Error),
-    /// The client sent what costs more than it brings.
-    #[error("the client was sent away: {0}")]
-    Excess(&'static str),
-    /// The client did not answer a PING.
-    #[error("the client does not answer")]
-    Dead,
-}
-
 /// Serves a connection until the client leaves, an error, or `drain` and the end of its streams.
 ///
-/// Requests carry an [`Interim`](crate::Interim) in their extensions and, if they are an extended
-/// CONNECT, a [`Protocol`]: a 2xx answer makes the two bodies the directions of a tunnel.
+/// Requests carry a [`Protocol`](crate::Protocol) in their extensions if they are an extended CONNECT: a
+/// 2xx answer makes the two bodies the directions of a tunnel. [`RecvBody::interim`] sends 1xx answers.
 ///
 /// # Errors
 ///
@@ -67,7 +61,7 @@ pub enum ServeError {
 ///
 /// # Cancel safety
 ///
-/// Dropping the future closes the connection and aborts its streams' tasks.
+/// Dropping the future closes the connection and drops its requests.
 pub async fn serve<I, S, F, B>(
     io: I,
     config: Arc<Config>,
@@ -81,193 +75,308 @@ where
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let meter = Meter::new(Arc::clone(&config));
-    // On the heap: what serves the connection afterwards has no room for it.
-    let io = Batched::new(io);
-    let handshake = builder(&config).handshake(Metered::new(io.clone(), Arc::clone(&meter)));
-    let handshake = Box::pin(timeout(config.handshake_timeout, handshake.map_ok(Box::new)));
-    let Ok(shaken) = handshake.await else {
-        Counters::count(&counters.handshake);
-        return Err(ServeError::Handshake);
+    let link = Arc::new(Link::new(config, counters));
+    let start = |opened: Opened| {
+        let Opened { id, head, inbox } = opened;
+        let asked = Asked::new(&head.parts.method);
+        let (left, tunnel) = (head.content_length, head.is_connect());
+        let body = RecvBody::new(Arc::clone(&link), id, inbox, left, tunnel);
+        answer::run(Arc::clone(&link), id, asked, service(Request::from_parts(head.parts, body)))
     };
-    let mut inner = match shaken {
-        Ok(inner) => inner,
-        Err(error) if is_gone(&error) => return Ok(Ended::default()),
-        Err(error) => return Err(error.into()),
-    };
-    let keep_alive = KeepAlive::new(inner.ping_pong(), config.idle_timeout);
-    let connection =
-        Connection { inner, io, config, counters, meter, keep_alive, streams: JoinSet::new() };
-    connection.run(service, drain).await
+    let mut connection = Connection::new(io, Arc::clone(&link), drain);
+    let end = poll_fn(|cx| connection.poll_turns(cx, &start)).await;
+    connection.end(end).await
 }
 
-fn builder(config: &Config) -> server::Builder {
-    let mut builder = server::Builder::new();
-    builder
-        .max_concurrent_streams(config.max_concurrent_streams)
-        .max_header_list_size(config.max_header_list_bytes)
-        .initial_window_size(config.stream_window_bytes)
-        .initial_connection_window_size(config.connection_window_bytes)
-        .max_send_buffer_size(config.send_buffer_bytes)
-        .max_pending_accept_reset_streams(config.max_pending_resets)
-        .enable_connect_protocol();
-    builder
+/// Why a connection has no more turns.
+enum End {
+    /// The client is gone.
+    Gone,
+    /// All was served that had to be.
+    Drained,
+    Io(io::Error),
+    Fault(Fault),
+    Verdict(Verdict),
 }
 
-struct Connection<I> {
-    inner: Box<server::Connection<Metered<Batched<I>>, Bytes>>,
-    io: Batched<I>,
-    config: Arc<Config>,
-    counters: Arc<Counters>,
-    meter: Arc<Meter>,
+struct Connection<I, T> {
+    io: I,
+    link: Arc<Link>,
+    input: Input,
+    inbound: Inbound,
+    tasks: Tasks<T>,
     keep_alive: KeepAlive,
-    streams: JoinSet<()>,
+    drain: Drain,
+    last_read: Instant,
+    requests: u64,
+    /// The preface has come.
+    prefaced: bool,
 }
 
-/// What happened on a connection.
-enum Event {
-    Stream(Box<(Request<h2::RecvStream>, server::SendResponse<Bytes>)>),
-    Drain,
-    Excess(Excess),
-    Silence(Verdict),
-    Closed(Option<h2::Error>),
-}
+impl<I, T> Connection<I, T>
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    T: Future<Output = ()>,
+{
+    fn new(io: I, link: Arc<Link>, drain: CancellationToken) -> Self {
+        let (config, now) = (&link.config, Instant::now());
+        {
+            let mut core = link.lock();
+            let window = config.connection_window_bytes.max(DEFAULT_WINDOW);
+            put_settings(core.out.tail(), config);
+            if window > DEFAULT_WINDOW {
+                put_number(core.out.tail(), kind::WINDOW_UPDATE, 0, window - DEFAULT_WINDOW);
+            }
+        }
+        Self {
+            io,
+            input: Input::default(),
+            inbound: Inbound::new(Limits::new(now)),
+            tasks: Tasks::new(Arc::clone(&link.bell)),
+            keep_alive: KeepAlive::new(now, config.handshake_timeout, config.idle_timeout),
+            drain: Drain::new(drain),
+            last_read: now,
+            requests: 0,
+            prefaced: false,
+            link,
+        }
+    }
 
-impl<I: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection<I> {
-    async fn run<S, F, B>(
-        mut self,
-        service: S,
-        drain: CancellationToken,
-    ) -> Result<Ended, ServeError>
-    where
-        S: Fn(Request<RecvBody>) -> F,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-    {
-        let mut requests = 0;
-        let mut draining = false;
-        let mut drained = Box::pin(drain.cancelled_owned());
+    /// Turns, until nothing more can be done now: read, run, write.
+    fn poll_turns(&mut self, cx: &mut Context<'_>, start: &impl Fn(Opened) -> T) -> Poll<End> {
+        self.link.bell.begin_turn(cx);
+        let (mut readable, mut writable, mut rounds) = (true, true, 0);
         loop {
-            let event = poll_fn(|cx| {
-                if !draining && drained.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Event::Drain);
-                }
-                self.poll_event(cx)
-            });
-            match event.await {
-                Event::Drain => {
-                    draining = true;
-                    self.inner.graceful_shutdown();
-                }
-                Event::Stream(stream) => {
-                    requests += u64::from(self.open(*stream, &service));
-                }
-                Event::Excess(excess) => {
-                    excess.count(&self.counters);
-                    self.send_away(excess.code()).await;
-                    return Err(ServeError::Excess(excess.reason()));
-                }
-                Event::Silence(Verdict::Dead) => return Err(ServeError::Dead),
-                Event::Silence(Verdict::Idle) => {
-                    Counters::count(&self.counters.idle);
-                    self.inner.graceful_shutdown();
-                    self.close().await;
-                    return Ok(Ended { requests });
-                }
-                Event::Closed(None) => return Ok(Ended { requests }),
-                Event::Closed(Some(error)) if is_gone(&error) => return Ok(Ended { requests }),
-                Event::Closed(Some(error)) => {
-                    let Some(excess) = self.meter.excess_of(&error) else {
-                        return Err(error.into());
-                    };
-                    excess.count(&self.counters);
-                    return Err(ServeError::Excess(excess.reason()));
+            // Without a budget everything says that it is not ready, and to ask again at once.
+            if rounds == ROUNDS_MAX || !tokio::task::coop::has_budget_remaining() {
+                self.link.bell.yield_turn();
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            rounds += 1;
+            readable = match self.poll_input(cx, readable, start) {
+                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
+                Poll::Pending => false,
+            };
+            let ran = self.tasks.run();
+            self.say_what_is_due(cx);
+            if writable {
+                match self.link.lock().out.poll_flush(cx, &mut self.io) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(End::Io(error)),
+                    Poll::Pending => writable = false,
                 }
             }
+            let writer = self.link.lock().next_writer();
+            if let Some(slot) = writer {
+                self.tasks.wake(slot);
+            }
+            if !readable && !ran && writer.is_none() && self.link.bell.end_turn() {
+                break;
+            }
+        }
+        let (streams, waiting) = {
+            let core = self.link.lock();
+            (core.streams.len(), core.out.len())
+        };
+        if streams == 0 && waiting == 0 {
+            if self.drain.is_last() {
+                return Poll::Ready(End::Drained);
+            }
+            self.rest();
+        }
+        match self.keep_alive.poll(cx, self.last_read, streams > 0) {
+            Poll::Ready(Verdict::Ask) => {
+                put_ping(self.link.lock().out.tail(), 0, OPAQUE);
+                cx.waker().wake_by_ref(); // to send it
+                Poll::Pending
+            }
+            Poll::Ready(verdict) => Poll::Ready(End::Verdict(verdict)),
+            Poll::Pending => Poll::Pending,
         }
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        while let Poll::Ready(Some(_)) = self.streams.poll_join_next(cx) {}
-        let accepted = self.inner.poll_accept(cx);
-        if accepted.is_pending() {
-            // The turn is over. A client that takes nothing is seen by the streams that wait for it.
-            match self.io.poll_send(cx) {
-                Poll::Ready(Err(_)) => return Poll::Ready(Event::Closed(None)),
-                Poll::Ready(Ok(())) if self.streams.is_empty() => self.io.shrink(),
-                Poll::Ready(Ok(())) | Poll::Pending => {}
-            }
-        }
-        if let Some(excess) = self.meter.excess() {
-            return Poll::Ready(Event::Excess(excess));
-        }
-        match accepted {
-            Poll::Ready(Some(Ok(stream))) => return Poll::Ready(Event::Stream(Box::new(stream))),
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::Closed(Some(error))),
-            Poll::Ready(None) => return Poll::Ready(Event::Closed(None)),
-            Poll::Pending => {}
-        }
-        let busy = !self.streams.is_empty();
-        self.keep_alive.poll(cx, &self.meter, busy).map(Event::Silence)
-    }
-
-    /// Gives a request to the service. False: it is malformed.
-    fn open<S, F, B>(
+    /// Does what the frames say that are there; reads more if there is none. Pending: neither can be
+    /// done now.
+    fn poll_input(
         &mut self,
-        (request, mut respond): (Request<h2::RecvStream>, server::SendResponse<Bytes>),
-        service: &S,
-    ) -> bool
-    where
-        S: Fn(Request<RecvBody>) -> F,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-    {
-        let (mut parts, stream) = request.into_parts();
-        let extended = parts.extensions.get::<h2::ext::Protocol>().is_some();
-        if let Some(fault) = check::fault(&parts, extended) {
-            tracing::debug!(fault, "a request is malformed");
-            Counters::count(&self.counters.malformed);
-            respond.send_reset(Reason::PROTOCOL_ERROR);
-            return false;
+        cx: &mut Context<'_>,
+        mut readable: bool,
+        start: &impl Fn(Opened) -> T,
+    ) -> Poll<Result<(), End>> {
+        let mut progress = false;
+        loop {
+            // A client that does not read what it asked for is not read either.
+            let is_full = self.link.lock().out.len() > self.link.config.send_buffer_bytes;
+            if is_full {
+                return if progress { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+            if self.take_frame(start)? {
+                progress = true;
+                continue;
+            }
+            if progress {
+                return Poll::Ready(Ok(()));
+            }
+            if !readable {
+                return Poll::Pending;
+            }
+            match self.input.poll_fill(cx, &mut self.io) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Gone)),
+                Poll::Ready(Ok(_)) => {
+                    self.last_read = Instant::now();
+                    self.inbound.limits.tick(self.last_read);
+                    self.keep_alive.hear();
+                    progress = true;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Io(error))),
+                Poll::Pending => readable = false,
+            }
         }
-        let answering = Answering::new(respond, &parts.method);
-        parts.extensions.insert(answering.interim());
-        if let Some(protocol) = parts.extensions.remove::<h2::ext::Protocol>() {
-            parts.extensions.insert(Protocol::new(protocol));
-        }
-        let body = RecvBody::new(stream, &parts.headers, self.config.body_timeout);
-        let serving = service(Request::from_parts(parts, body));
-        let (config, counters) = (Arc::clone(&self.config), Arc::clone(&self.counters));
-        self.streams.spawn(async move { answering.run(serving, &config, &counters).await });
-        true
     }
 
-    /// RFC 9113 10.5: a client may be treated as one that means harm.
-    async fn send_away(&mut self, why: Reason) {
-        self.streams.abort_all();
-        self.inner.abrupt_shutdown(why);
-        self.close().await;
+    /// Does what the next frame says. False: none is there.
+    fn take_frame(&mut self, start: &impl Fn(Opened) -> T) -> Result<bool, End> {
+        if !self.prefaced {
+            let bytes = self.input.bytes();
+            let there = bytes.len().min(PREFACE.len());
+            if bytes[..there] != PREFACE[..there] {
+                let reason = "the connection does not begin with the preface";
+                return Err(End::Fault(Fault::Protocol(Code::PROTOCOL_ERROR, reason)));
+            }
+            if there < PREFACE.len() {
+                return Ok(false);
+            }
+            self.input.advance(PREFACE.len());
+            self.prefaced = true;
+        }
+        let too_large = |code| End::Fault(Fault::Protocol(code, "a frame is too large"));
+        let Some(header) = self.input.frame().map_err(too_large)? else { return Ok(false) };
+        let began = self.inbound.began;
+        let opened = self.inbound.frame(&header, &mut self.input, &self.link);
+        if let Some(opened) = opened.map_err(End::Fault)? {
+            self.requests += 1;
+            let id = opened.id;
+            let slot = self.tasks.insert(start(opened));
+            if let Some(stream) = self.link.lock().streams.get(id) {
+                stream.slot = Some(slot);
+            }
+        }
+        if !began && self.inbound.began {
+            self.keep_alive.begin(self.last_read);
+        }
+        self.bury();
+        Ok(true)
+    }
+
+    /// Drops the futures of streams that are no more.
+    fn bury(&mut self) {
+        loop {
+            // Dropping one takes the lock.
+            let Some(slot) = self.link.lock().doomed.pop() else { return };
+            self.tasks.remove(slot);
+        }
+    }
+
+    /// The two words of a drain.
+    fn say_what_is_due(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(word) = self.drain.poll(cx, self.inbound.pong) {
+            let mut core = self.link.lock();
+            match word {
+                Word::First => {
+                    self.inbound.pong = false;
+                    put_go_away(core.out.tail(), MAX_31_BITS, Code::NO_ERROR);
+                    put_ping(core.out.tail(), 0, OPAQUE);
+                }
+                Word::Last => {
+                    self.inbound.closing = true;
+                    let last = core.streams.last();
+                    put_go_away(core.out.tail(), last, Code::NO_ERROR);
+                }
+            }
+        }
+        self.bury();
+    }
+
+    /// Gives memory back while nothing is under way.
+    fn rest(&mut self) {
+        self.input.shrink();
+        self.tasks.shrink();
+        let mut core = self.link.lock();
+        core.out.shrink();
+        core.streams.shrink();
     }
 
     /// Says what is left to say, to a client that may be gone or not read it.
-    async fn close(&mut self) {
-        let closing = poll_fn(|cx| {
-            let closed = self.inner.poll_closed(cx);
-            let _ = self.io.poll_send(cx); // it is closed then
-            closed
-        });
-        let _ = timeout(FAREWELL, closing).await;
+    async fn end(mut self, end: End) -> Result<Ended, ServeError> {
+        let ended = Ended { requests: self.requests };
+        let counters = Arc::clone(&self.link.counters);
+        let (told, result) = match end {
+            End::Gone => (None, Ok(ended)),
+            End::Io(error) if is_gone(&error) => (None, Ok(ended)),
+            End::Io(error) => (None, Err(error.into())),
+            End::Verdict(Verdict::Dead | Verdict::Ask) => (None, Err(ServeError::Dead)),
+            End::Verdict(Verdict::Handshake) => {
+                Counters::count(&counters.handshake);
+                (None, Err(ServeError::Handshake))
+            }
+            End::Verdict(Verdict::Idle) => {
+                Counters::count(&counters.idle);
+                (Some(Code::NO_ERROR), Ok(ended))
+            }
+            End::Drained => (Some(Code::NO_ERROR), Ok(ended)),
+            End::Fault(Fault::Excess(excess)) => {
+                excess.count(&counters);
+                (Some(Excess::CODE), Err(ServeError::Excess(excess.reason())))
+            }
+            End::Fault(Fault::Protocol(code, reason)) => {
+                if !self.inbound.began {
+                    Counters::count(&counters.malformed);
+                }
+                (Some(code), Err(ServeError::Protocol { code, reason }))
+            }
+        };
+        self.give_up_streams();
+        if let Some(code) = told {
+            let drained = self.drain.is_last() && code == Code::NO_ERROR;
+            let _ = timeout(FAREWELL, self.say_farewell(code, drained)).await; // it need not listen
+        }
+        result
+    }
+
+    /// Ends all requests that are under way, and the reading of their bodies.
+    fn give_up_streams(&mut self) {
+        let streams = self.link.lock().streams.take_all();
+        for stream in streams {
+            self.link.lock().close(&stream, BodyError::Lost);
+        }
+        self.tasks.clear();
+    }
+
+    /// Sends what waits and GOAWAY, and reads on for a while: what is unread when a connection is
+    /// closed takes what was written with it.
+    async fn say_farewell(&mut self, code: Code, said: bool) -> io::Result<()> {
+        if !said {
+            let mut core = self.link.lock();
+            let last = core.streams.last();
+            put_go_away(core.out.tail(), last, code);
+        }
+        poll_fn(|cx| self.link.lock().out.poll_flush(cx, &mut self.io)).await?;
+        self.io.shutdown().await?;
+        let mut rest = Pin::new(&mut self.io).take(FAREWELL_BYTES);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+        Ok(())
     }
 }
 
 /// The client closed the connection, in good order or not: nobody's fault.
-fn is_gone(error: &h2::Error) -> bool {
+fn is_gone(error: &io::Error) -> bool {
     let quiet = [
         io::ErrorKind::ConnectionReset,
         io::ErrorKind::BrokenPipe,
         io::ErrorKind::UnexpectedEof,
         io::ErrorKind::NotConnected,
     ];
-    error.get_io().is_some_and(|error| quiet.contains(&error.kind()))
-        || error.reason() == Some(Reason::NO_ERROR)
+    quiet.contains(&error.kind())
 }

@@ -6,71 +6,80 @@ use std::{
     time::Duration,
 };
 
-use h2::{Ping, PingPong};
 use tokio::time::{Instant, Sleep, sleep_until};
-
-use crate::meter::Meter;
 
 /// What to do about a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
+    /// Ask it.
+    Ask,
     /// Nothing is under way on it, and nothing was for too long.
     Idle,
     /// It does not answer.
     Dead,
+    /// It has not begun.
+    Handshake,
 }
 
 /// Watches a connection's silence.
+#[derive(Debug)]
 pub(crate) struct KeepAlive {
-    ping: Option<PingPong>,
     idle_timeout: Duration,
     sleep: Pin<Box<Sleep>>,
+    began: bool,
     idle_since: Instant,
+    /// Streams were open since the last look.
+    active: bool,
     asked: bool,
 }
 
 impl KeepAlive {
-    pub(crate) fn new(ping: Option<PingPong>, idle_timeout: Duration) -> Self {
-        let now = Instant::now();
-        let sleep = Box::pin(sleep_until(now + idle_timeout / 2));
-        Self { ping, idle_timeout, sleep, idle_since: now, asked: false }
+    pub(crate) fn new(now: Instant, handshake_timeout: Duration, idle_timeout: Duration) -> Self {
+        let sleep = Box::pin(sleep_until(now + handshake_timeout));
+        Self { idle_timeout, sleep, began: false, idle_since: now, active: false, asked: false }
     }
 
-    /// Ready when the connection has to be given up. `busy`: streams are open.
+    /// The handshake is over.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.began = true;
+        self.idle_since = now;
+        self.sleep.as_mut().reset(now + self.idle_timeout / 2);
+    }
+
+    /// The client has answered.
+    pub(crate) const fn hear(&mut self) {
+        self.asked = false;
+    }
+
+    /// Ready when something has to be done. `busy`: streams are open. `last_read`: something came then.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        meter: &Meter,
+        last_read: Instant,
         busy: bool,
     ) -> Poll<Verdict> {
-        if busy {
-            self.idle_since = Instant::now();
-        }
-        if self.asked
-            && let Some(ping) = &mut self.ping
-            && ping.poll_pong(cx).is_ready()
-        {
-            self.asked = false;
-        }
+        self.active |= busy;
         while self.sleep.as_mut().poll(cx).is_ready() {
+            if !self.began {
+                return Poll::Ready(Verdict::Handshake);
+            }
             let now = Instant::now();
+            self.sleep.as_mut().reset(now + self.idle_timeout / 4);
+            if std::mem::replace(&mut self.active, busy) {
+                self.idle_since = now;
+            }
             if !busy && now.duration_since(self.idle_since) >= self.idle_timeout {
                 return Poll::Ready(Verdict::Idle);
             }
-            let silent = now.duration_since(meter.last_read());
+            let silent = now.duration_since(last_read);
             // Without a stream it is not asked, so silence says nothing.
             if busy && silent >= self.idle_timeout {
                 return Poll::Ready(Verdict::Dead);
             }
-            if silent >= self.idle_timeout / 2
-                && busy
-                && !self.asked
-                && let Some(ping) = &mut self.ping
-            {
-                self.asked = ping.send_ping(Ping::opaque()).is_ok();
-                let _ = ping.poll_pong(cx); // so that its coming wakes us
+            if busy && silent >= self.idle_timeout / 2 && !self.asked {
+                self.asked = true;
+                return Poll::Ready(Verdict::Ask);
             }
-            self.sleep.as_mut().reset(now + self.idle_timeout / 4);
         }
         Poll::Pending
     }

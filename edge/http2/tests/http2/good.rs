@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use edge_http2::{Config, Interim};
+use edge_http2::Config;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
@@ -55,7 +55,7 @@ async fn fields_of_a_connection_do_not_end_an_answer() {
 async fn interim_answers_come_first() {
     let server = Server::start(|request| {
         Box::pin(async move {
-            let interim = request.extensions().get::<Interim>().unwrap().clone();
+            let interim = request.body().interim();
             let hints = Response::builder().status(103).header("link", "a");
             interim.send(hints.header("connection", "x").body(()).unwrap()).unwrap();
             assert!(interim.send(Response::new(())).is_err(), "200 is final");

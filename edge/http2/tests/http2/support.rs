@@ -36,7 +36,7 @@ pub(crate) fn empty() -> TestBody {
 
 /// A request's body as an answer's.
 pub(crate) fn through(body: RecvBody) -> TestBody {
-    body.boxed_unsync()
+    body.map_err(Into::into).boxed_unsync()
 }
 
 /// A body of unknown length that the test feeds.

@@ -54,11 +54,11 @@ pub(super) async fn h2<I>(
     let of_requests = Arc::clone(&client);
     let service = move |mut request: Request<edge_http2::RecvBody>| {
         let (worker, client) = (Arc::clone(&worker), Arc::clone(&of_requests));
-        let interim = request.extensions_mut().remove::<edge_http2::Interim>();
         let connect = request.extensions_mut().remove::<edge_http2::Protocol>();
+        let interim = Interim::H2(request.body().interim());
         let incoming = Incoming {
             request: request.map(ClientBody::new),
-            interim: interim.map_or(Interim::None, Interim::H2),
+            interim,
             connect: connect.map(|protocol| protocol.as_str().to_owned()),
         };
         worker.serve_boxed(client, incoming)
