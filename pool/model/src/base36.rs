@@ -6,29 +6,50 @@ pub(crate) const DIGITS: usize = 25;
 const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 /// Digits of a part whose numbers fit into 64 bits.
-const PART: u32 = 12;
+const PART: usize = 12;
+/// Digits of half a part, whose numbers fit into 32 bits.
+const HALF: u32 = PART as u32 / 2;
+
+/// All numbers of two digits: half as many divisions as digit by digit.
+const PAIRS: [[u8; 2]; 36 * 36] = {
+    let mut pairs = [[0; 2]; 36 * 36];
+    let mut at = 0;
+    while at < pairs.len() {
+        pairs[at] = [ALPHABET[at / 36], ALPHABET[at % 36]];
+        at += 1;
+    }
+    pairs
+};
 
 /// Writes `value` with leading zeroes.
 pub(crate) fn encode(value: u128) -> [u8; DIGITS] {
     // Every request has an id to write, and dividing 128 bits is slow: twice is enough.
-    let parts = 36_u128.pow(PART);
+    let parts = 36_u128.pow(2 * HALF);
     let high = value / parts;
     let top = high / parts;
     let mut out = [b'0'; DIGITS];
     // 25 digits are one and two parts.
     let (first, rest) = out.split_at_mut(1);
-    let (middle, last) = rest.split_at_mut(PART as usize);
-    encode_part(top, first);
+    let (middle, last) = rest.split_at_mut(PART);
+    first[0] = ALPHABET[usize::try_from(top).expect("one digit is left")];
     encode_part(high - top * parts, middle);
     encode_part(value - high * parts, last);
     out
 }
 
 fn encode_part(value: u128, out: &mut [u8]) {
-    let mut value = u64::try_from(value).expect("twelve digits of 36 fit");
-    for digit in out.iter_mut().rev() {
-        *digit = ALPHABET[usize::try_from(value % 36).expect("a remainder of 36 fits")];
-        value /= 36;
+    let value = u64::try_from(value).expect("twelve digits of 36 fit");
+    let halves = 36_u64.pow(HALF);
+    let (high, low) = out.split_at_mut(PART / 2);
+    encode_half(value / halves, high);
+    encode_half(value % halves, low);
+}
+
+fn encode_half(value: u64, out: &mut [u8]) {
+    let mut value = u32::try_from(value).expect("six digits of 36 fit");
+    for pair in out.rchunks_exact_mut(2) {
+        pair.copy_from_slice(&PAIRS[value as usize % PAIRS.len()]);
+        value /= 36 * 36;
     }
 }
 
@@ -53,7 +74,9 @@ mod tests {
 
     #[test]
     fn every_value_survives_a_round_trip() {
-        for value in [0, 1, 35, 36, u128::from(u64::MAX), u128::MAX] {
+        let powers = (0..25).map(|digits| 36_u128.pow(digits));
+        let near = powers.flat_map(|power| [power - 1, power, power + 35 * (power / 36)]);
+        for value in near.chain([u128::from(u64::MAX), u128::MAX - 1, u128::MAX]) {
             let text = encode(value);
             assert_eq!(decode(std::str::from_utf8(&text).unwrap()), Some(value));
         }

@@ -18,6 +18,38 @@ pub struct BadId {
     pub text: String,
 }
 
+/// Longest prefix and its underscore.
+const PREFIX_MAX: usize = 5;
+
+/// An id's text: on the way into a header field or a log there is no need for a `String`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdText {
+    bytes: [u8; PREFIX_MAX + base36::DIGITS],
+    len: usize,
+}
+
+impl IdText {
+    fn new(prefix: &'static str, value: u128) -> Self {
+        let mut bytes = [0; PREFIX_MAX + base36::DIGITS];
+        let len = prefix.len() + base36::DIGITS;
+        bytes[..prefix.len()].copy_from_slice(prefix.as_bytes());
+        bytes[prefix.len()..len].copy_from_slice(&base36::encode(value));
+        Self { bytes, len }
+    }
+
+    /// The text as ASCII bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).expect("digits and a prefix are ASCII")
+    }
+}
+
 macro_rules! typed_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*
@@ -43,7 +75,13 @@ macro_rules! typed_id {
             /// The 25 digits after the prefix: what host names and directories carry.
             #[must_use]
             pub fn label(self) -> String {
-                base36::encode(self.0).iter().copied().map(char::from).collect()
+                self.text().as_str()[Self::PREFIX.len() + 1..].to_owned()
+            }
+
+            /// The whole id as text, without an allocation.
+            #[must_use]
+            pub fn text(self) -> IdText {
+                IdText::new(concat!($prefix, "_"), self.0)
             }
 
             /// Parses the 25 digits without the prefix.
@@ -62,7 +100,7 @@ macro_rules! typed_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!($prefix, "_{}"), self.label())
+                f.write_str(self.text().as_str())
             }
         }
 
@@ -140,6 +178,14 @@ mod tests {
         assert_eq!(id.to_string().parse::<SandboxId>(), Ok(id));
         let json = serde_json::to_string(&id).unwrap();
         assert_eq!(serde_json::from_str::<SandboxId>(&json).unwrap(), id);
+    }
+
+    #[test]
+    fn an_ids_text_is_its_prefix_and_its_label() {
+        for id in [SnapshotId::from_u128(0), SnapshotId::from_u128(u128::MAX)] {
+            assert_eq!(id.text().as_str(), format!("snap_{}", id.label()));
+            assert_eq!(id.to_string().as_bytes(), id.text().as_bytes());
+        }
     }
 
     #[test]

@@ -21,7 +21,9 @@ mod tuning;
 
 pub use chain::chain;
 pub use code::{ErrorCode, UnknownCode};
-pub use id::{BadId, FunctionId, HostId, RequestId, SandboxId, SnapshotId, TeamId, TemplateId};
+pub use id::{
+    BadId, FunctionId, HostId, IdText, RequestId, SandboxId, SnapshotId, TeamId, TemplateId,
+};
 pub use invocation::{
     AppProtocol, AsyncPolicy, Auth, Cors, Cron, InvocationPolicy, JwtAuth, Rate, TagWeight,
     TrafficPolicy,
