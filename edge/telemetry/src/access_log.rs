@@ -164,7 +164,7 @@ impl Drop for Writer {
 }
 
 fn run(mut sink: Sink, outboxes: &[Arc<Outbox>], reopen: &Reopen, stop: &AtomicBool) {
-    let (mut records, mut text) = (Vec::new(), String::new());
+    let (mut records, mut text) = (Vec::new(), Vec::new());
     let mut lines = Lines::default();
     loop {
         let last = stop.load(Ordering::Acquire);

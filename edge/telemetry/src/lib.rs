@@ -20,6 +20,7 @@
 //! did not fit, was refused by the target or could not be sent in time is counted.
 
 mod access_log;
+pub mod digits;
 mod line;
 mod metrics;
 mod otlp;

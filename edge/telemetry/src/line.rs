@@ -1,10 +1,16 @@
 //! A record as one line of JSON.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 
 use jiff::Timestamp;
 
-use crate::record::{Outcome, RequestRecord};
+use crate::{
+    digits,
+    record::{Outcome, RequestRecord},
+};
+
+/// What a line has besides the texts that a client chose, at most.
+const LINE_BYTES: usize = 1024;
 
 /// Writes records as lines. Remembers the text of the second it was in last.
 #[derive(Debug, Default)]
@@ -13,55 +19,49 @@ pub(crate) struct Lines {
     second_text: String,
 }
 
+/// A field's name and what stands around it, as one constant: copied by a few instructions.
+macro_rules! name {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
+
 impl Lines {
     /// Appends the record as a line.
-    pub(crate) fn write(&mut self, line: &mut String, record: &RequestRecord) {
+    pub(crate) fn write(&mut self, line: &mut Vec<u8>, record: &RequestRecord) {
+        line.reserve(LINE_BYTES); // most lines as a whole: nothing grows in between
         let mut fields = Fields(line);
-        fields.0.push_str("{ \"time\":\"");
+        fields.put("{ \"time\":\"");
         self.time(fields.0, record.at_ns);
-        fields.0.push('"');
-        fields.quoted("request_id", record.id.0);
+        fields.put("\"");
+        fields.word(name!("request_id"), record.id.0.text().as_str());
         if let Some(client) = record.client {
-            fields.quoted("client", client);
+            fields.address(name!("client"), client);
         }
-        fields.text("protocol", record.protocol.as_str());
-        fields.number("tls", record.tls);
-        fields.text("method", record.method.as_str());
-        fields.text("host", &record.host);
-        fields.text("path", &record.path);
-        fields.number("status", record.status);
+        fields.word(name!("protocol"), record.protocol.as_str());
+        fields.truth(name!("tls"), record.tls);
+        fields.text(name!("method"), record.method.as_str());
+        fields.text(name!("host"), &record.host);
+        fields.text(name!("path"), &record.path);
+        fields.number(name!("status"), record.status.into());
         let complete = record.outcome == Outcome::Complete;
-        fields.text("outcome", if complete { "complete" } else { "aborted" });
+        fields.word(name!("outcome"), if complete { "complete" } else { "aborted" });
         write_route(&mut fields, record);
-        fields.text("code", record.code);
-        fields.text("error_source", record.error_source.as_str());
+        fields.word(name!("code"), record.code);
+        fields.word(name!("error_source"), record.error_source.as_str());
         if let Some(upstream) = record.upstream {
-            fields.quoted("upstream", upstream);
+            fields.address(name!("upstream"), upstream);
         }
-        fields.number("bytes_in", record.bytes_in);
-        fields.number("bytes_out", record.bytes_out);
-        fields.ms("route_ms", Some(record.route_ms));
-        fields.ms("lease_ms", record.lease_ms);
-        fields.ms("restore_ms", record.restore_ms);
-        fields.ms("upstream_ms", record.upstream_ms);
-        fields.ms("head_ms", Some(record.head_ms));
-        fields.ms("total_ms", Some(record.total_ms));
-        if record.retries > 0 {
-            fields.number("retries", record.retries);
-        }
-        if record.interims > 0 {
-            fields.number("interims", record.interims);
-        }
-        fields.number("reused", record.reused);
-        fields.text("user_agent", &record.user_agent);
+        write_numbers(&mut fields, record);
+        fields.text(name!("user_agent"), &record.user_agent);
         if let Some(trace) = &record.trace {
-            fields.text("trace_id", &trace.trace_id_text());
+            fields.word(name!("trace_id"), &trace.trace_id_text());
         }
-        line.push_str("}\n");
+        fields.put("}\n");
     }
 
     /// RFC 3339 in UTC, with milliseconds.
-    fn time(&mut self, line: &mut String, at_ns: u64) {
+    fn time(&mut self, line: &mut Vec<u8>, at_ns: u64) {
         let (second, ns) = (at_ns / SECOND_NS, at_ns % SECOND_NS);
         if self.second != Some(second) {
             self.second = Some(second);
@@ -71,91 +71,135 @@ impl Lines {
             self.second_text = at.to_string();
             self.second_text.pop(); // the Z
         }
-        let _ = write!(line, "{}.{:03}Z", self.second_text, ns / (SECOND_NS / 1000));
+        line.extend_from_slice(self.second_text.as_bytes());
+        line.push(b'.');
+        digits::three(line, ns / (SECOND_NS / 1000));
+        line.push(b'Z');
     }
 }
 
 fn write_route(fields: &mut Fields<'_>, record: &RequestRecord) {
-    fields.text("route", record.route.as_str());
-    fields.text("function", record.function.as_deref().unwrap_or_default());
-    fields.text("tag", record.tag.as_deref().unwrap_or_default());
+    fields.word(name!("route"), record.route.as_str());
+    fields.text(name!("function"), record.function.as_deref().unwrap_or_default());
+    fields.text(name!("tag"), record.tag.as_deref().unwrap_or_default());
     if record.version > 0 {
-        fields.number("version", record.version);
+        fields.number(name!("version"), record.version.into());
     }
     if let Some(team) = record.team {
-        fields.quoted("team", team);
+        fields.word(name!("team"), team.text().as_str());
     }
     if let Some(sandbox) = record.sandbox {
-        fields.quoted("sandbox", sandbox);
+        fields.word(name!("sandbox"), sandbox.text().as_str());
     }
     if record.port > 0 {
-        fields.number("port", record.port);
+        fields.number(name!("port"), record.port.into());
     }
+}
+
+fn write_numbers(fields: &mut Fields<'_>, record: &RequestRecord) {
+    fields.number(name!("bytes_in"), record.bytes_in);
+    fields.number(name!("bytes_out"), record.bytes_out);
+    fields.ms(name!("route_ms"), Some(record.route_ms));
+    fields.ms(name!("lease_ms"), record.lease_ms);
+    fields.ms(name!("restore_ms"), record.restore_ms);
+    fields.ms(name!("upstream_ms"), record.upstream_ms);
+    fields.ms(name!("head_ms"), Some(record.head_ms));
+    fields.ms(name!("total_ms"), Some(record.total_ms));
+    if record.retries > 0 {
+        fields.number(name!("retries"), record.retries.into());
+    }
+    if record.interims > 0 {
+        fields.number(name!("interims"), record.interims.into());
+    }
+    fields.truth(name!("reused"), record.reused);
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Writes JSON fields behind the first one.
-struct Fields<'a>(&'a mut String);
+/// Writes JSON fields behind the first one. Names are those of `name!`.
+struct Fields<'a>(&'a mut Vec<u8>);
 
 impl Fields<'_> {
+    #[inline]
+    fn put(&mut self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
     /// A string, escaped; left out if it is empty.
-    fn text(&mut self, name: &str, value: &str) {
-        if value.is_empty() {
-            return;
+    #[inline]
+    fn text(&mut self, name: &'static str, value: &str) {
+        if !value.is_empty() {
+            self.put(name);
+            escape(self.0, value);
         }
-        self.name(name);
-        escape(self.0, value);
     }
 
-    /// What needs quotes, but no escaping: addresses, ids.
-    fn quoted(&mut self, name: &str, value: impl std::fmt::Display) {
-        self.name(name);
-        let _ = write!(self.0, "\"{value}\"");
+    /// A string of ours, which has nothing to escape; left out if it is empty.
+    #[inline]
+    fn word(&mut self, name: &'static str, value: &str) {
+        if !value.is_empty() {
+            self.put(name);
+            self.put("\"");
+            self.put(value);
+            self.put("\"");
+        }
     }
 
-    fn number(&mut self, name: &str, value: impl std::fmt::Display) {
-        self.name(name);
-        let _ = write!(self.0, "{value}");
+    #[inline]
+    fn address(&mut self, name: &'static str, value: std::net::SocketAddr) {
+        self.put(name);
+        self.put("\"");
+        digits::address(self.0, value);
+        self.put("\"");
+    }
+
+    #[inline]
+    fn number(&mut self, name: &'static str, value: u64) {
+        self.put(name);
+        digits::number(self.0, value);
+    }
+
+    #[inline]
+    fn truth(&mut self, name: &'static str, value: bool) {
+        self.put(name);
+        self.put(if value { "true" } else { "false" });
     }
 
     /// With three decimals; left out if there is none.
-    fn ms(&mut self, name: &str, value: Option<f32>) {
+    #[inline]
+    fn ms(&mut self, name: &'static str, value: Option<f32>) {
         // What is no number, or below zero, cannot have been measured.
         let Some(value) = value.filter(|value| value.is_finite() && *value >= 0.0) else { return };
-        self.name(name);
+        self.put(name);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is neither")]
-        let us = (f64::from(value) * 1e3).round() as u64;
-        let _ = write!(self.0, "{}.{:03}", us / 1000, us % 1000);
-    }
-
-    fn name(&mut self, name: &str) {
-        for part in [",\"", name, "\":"] {
-            self.0.push_str(part);
-        }
+        // Rounded: an f32's thousandfold has so few digits that this sum is exact.
+        let us = (f64::from(value) * 1e3 + 0.5) as u64;
+        digits::thousandths(self.0, us);
     }
 }
 
 /// Appends a JSON string (RFC 8259 7); whatever a client sent, it stays one line.
-fn escape(line: &mut String, text: &str) {
-    line.push('"');
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
-        line.push_str(text);
-    } else {
+fn escape(line: &mut Vec<u8>, text: &str) {
+    line.push(b'"');
+    // All bytes are looked at, without a way out: many at a time, that is.
+    let odd = |byte: u8| !matches!(byte, b' '..=b'~') | (byte == b'"') | (byte == b'\\');
+    if text.bytes().fold(false, |any, byte| any | odd(byte)) {
         escape_each(line, text);
+    } else {
+        line.extend_from_slice(text.as_bytes());
     }
-    line.push('"');
+    line.push(b'"');
 }
 
-fn escape_each(line: &mut String, text: &str) {
+fn escape_each(line: &mut Vec<u8>, text: &str) {
     for part in text.chars() {
         match part {
-            '"' => line.push_str("\\\""),
-            '\\' => line.push_str("\\\\"),
+            '"' => line.extend_from_slice(b"\\\""),
+            '\\' => line.extend_from_slice(b"\\\\"),
             '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' => {
-                let _ = write!(line, "\\u{:04x}", u32::from(part));
+                let _ = write!(line, "\\u{:04x}", u32::from(part)); // a vector takes everything
             }
-            part => line.push(part),
+            part => line.extend_from_slice(part.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
 }
@@ -169,14 +213,16 @@ mod tests {
     fn characters_that_steer_a_terminal_or_end_a_line_are_escaped() {
         let hostile = || (0..=0x1f).chain(0x7f..=0x9f).chain([0x2028, 0x2029]);
         let text: String = hostile().map(|code| char::from_u32(code).unwrap()).collect();
-        let mut line = String::new();
-        escape(&mut line, &text);
+        let escaped = |text: &str| {
+            let mut line = Vec::new();
+            escape(&mut line, text);
+            String::from_utf8(line).unwrap()
+        };
+        let line = escaped(&text);
         assert!(line.is_ascii() && !line.bytes().any(|byte| byte.is_ascii_control()), "{line}");
         assert!(line.starts_with("\"\\u0000") && line.contains("\\u0085\\u0086"), "{line}");
         assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
-        line.clear();
-        escape(&mut line, "\u{a0}ä\u{1f600}");
-        assert_eq!(line, "\"\u{a0}ä\u{1f600}\"", "what does no harm stays");
+        assert_eq!(escaped("\u{a0}ä\u{1f600}"), "\"\u{a0}ä\u{1f600}\"", "what does no harm stays");
     }
 
     #[test]
@@ -191,11 +237,11 @@ mod tests {
             ..RequestRecord::default()
         };
         record.set_path(&"ä".repeat(600));
-        let mut line = String::new();
+        let mut line = Vec::new();
         let mut lines = Lines::default();
         lines.write(&mut line, &record);
-        assert_eq!(line.matches('\n').count(), 1);
-        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+        let json: serde_json::Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(json["host"], "a\"b\\c\nd\u{2028}e");
         assert_eq!(json["time"], "2023-11-14T22:13:20.123Z");
         assert_eq!((&json["status"], &json["restore_ms"]), (&200.into(), &1.5.into()));
@@ -208,7 +254,7 @@ mod tests {
         ] {
             line.clear();
             lines.write(&mut line, &RequestRecord { at_ns, ..RequestRecord::default() });
-            let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let json: serde_json::Value = serde_json::from_slice(&line).unwrap();
             assert_eq!(json["time"], time);
         }
     }

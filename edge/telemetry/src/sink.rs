@@ -49,12 +49,12 @@ impl Sink {
     }
 
     /// Writes whole lines and clears the text; what can't be written is counted and gone.
-    pub(crate) fn write(&mut self, text: &mut String) {
+    pub(crate) fn write(&mut self, text: &mut Vec<u8>) {
         if text.is_empty() {
             return;
         }
         let stdout = (self.target == LogTarget::Stdout).then(|| io::stdout().lock());
-        let result = self.write_lines(text.as_bytes());
+        let result = self.write_lines(text);
         drop(stdout); // held so that nobody else's line ends up within ours
         match result {
             Ok(()) => self.failing = false,
@@ -68,7 +68,6 @@ impl Sink {
     }
 
     fn write_lines(&mut self, text: &[u8]) -> io::Result<()> {
-        let lines = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count() as u64;
         // A line that was cut is ended first, so that the next one can be read.
         let mended = if self.torn { write(&mut self.file, b"\n").1 } else { Ok(()) };
         let (written, result) = match mended {
@@ -83,6 +82,12 @@ impl Sink {
         self.counts.lost.fetch_add(lines(rest), Relaxed);
         result
     }
+}
+
+/// Counts the ends of lines. In pieces whose counts fit into a byte: many bytes at a time, that is.
+fn lines(text: &[u8]) -> u64 {
+    let of = |piece: &[u8]| piece.iter().map(|byte| u8::from(*byte == b'\n')).sum::<u8>();
+    text.chunks(u8::MAX.into()).map(|piece| u64::from(of(piece))).sum()
 }
 
 fn open(target: &LogTarget) -> io::Result<Option<File>> {
@@ -130,7 +135,7 @@ mod tests {
     fn lines_that_a_full_disk_refuses_are_counted() {
         let (mut sink, counts) = sink("/dev/full".into());
         for _ in 0..2 {
-            let mut text = "one\ntwo\nthree\n".to_owned();
+            let mut text = b"one\ntwo\nthree\n".to_vec();
             sink.write(&mut text);
             assert!(text.is_empty(), "it does not pile up");
         }
@@ -145,8 +150,8 @@ mod tests {
         // As if the disk had been full in the midst of the second line.
         assert_eq!(write(&mut sink.file, b"{}\n{\"half").0, 9);
         sink.torn = true;
-        sink.write(&mut "{\"next\":1}\n".to_owned());
-        sink.write(&mut "{\"after\":1}\n".to_owned());
+        sink.write(&mut b"{\"next\":1}\n".to_vec());
+        sink.write(&mut b"{\"after\":1}\n".to_vec());
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "{}\n{\"half\n{\"next\":1}\n{\"after\":1}\n");
         assert_eq!(counted(&counts), (2, 0));
@@ -166,7 +171,7 @@ mod tests {
         .unwrap();
         let (mut sink, counts) = sink(path);
         sink.file = reader.try_clone().unwrap();
-        let mut text = "0123456789\n".repeat(100_000);
+        let mut text = b"0123456789\n".repeat(100_000);
         sink.write(&mut text);
         let (written, lost) = counted(&counts);
         assert!(written > 0 && lost > 0 && written + lost == 100_000, "{written} {lost}");

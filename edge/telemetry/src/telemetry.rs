@@ -252,10 +252,10 @@ impl Own {
 }
 
 fn text_of(record: &RequestRecord) -> String {
-    let mut text = String::new();
-    Lines::default().write(&mut text, record);
-    text.truncate(text.trim_end().len());
-    text
+    let mut line = Vec::new();
+    Lines::default().write(&mut line, record);
+    line.truncate(line.trim_ascii_end().len());
+    String::from_utf8(line).expect("made of texts only")
 }
 
 /// One worker's part: cheap to use, by one thread.
