@@ -2,11 +2,15 @@
 
 use http::{HeaderMap, Method, StatusCode, Version, header, request, response};
 
-use crate::{decode::Decoder, head::HeadFault};
+use crate::{
+    decode::Decoder,
+    head::{HeadFault, Seen},
+};
 
 /// How an answer's body ends (RFC 9112 6.3). `None`: it has none.
 pub(crate) fn response_body(
     parts: &response::Parts,
+    seen: Seen,
     request: &Method,
 ) -> Result<Option<Decoder>, HeadFault> {
     let status = parts.status;
@@ -16,7 +20,7 @@ pub(crate) fn response_body(
     {
         return Ok(None);
     }
-    match (coding(&parts.headers)?, length(&parts.headers)?) {
+    match (coding(&parts.headers, seen)?, length(&parts.headers, seen)?) {
         (Some(()), _) if parts.version == Version::HTTP_10 => {
             Err(HeadFault::Malformed("HTTP/1.0 has no Transfer-Encoding"))
         }
@@ -30,8 +34,8 @@ pub(crate) fn response_body(
 }
 
 /// RFC 9112 6.1 and 6.3: both framings, doubled ones and unknown codings are refused.
-pub(crate) fn request_body(parts: &request::Parts) -> Result<Decoder, HeadFault> {
-    match (coding(&parts.headers)?, length(&parts.headers)?) {
+pub(crate) fn request_body(parts: &request::Parts, seen: Seen) -> Result<Decoder, HeadFault> {
+    match (coding(&parts.headers, seen)?, length(&parts.headers, seen)?) {
         (Some(()), _) if parts.version == Version::HTTP_10 => {
             Err(HeadFault::Malformed("HTTP/1.0 has no Transfer-Encoding"))
         }
@@ -43,7 +47,10 @@ pub(crate) fn request_body(parts: &request::Parts) -> Result<Decoder, HeadFault>
     }
 }
 
-fn coding(headers: &HeaderMap) -> Result<Option<()>, HeadFault> {
+fn coding(headers: &HeaderMap, seen: Seen) -> Result<Option<()>, HeadFault> {
+    if !seen.coding {
+        return Ok(None);
+    }
     let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -59,7 +66,10 @@ fn coding(headers: &HeaderMap) -> Result<Option<()>, HeadFault> {
     Err(HeadFault::Malformed("the last Transfer-Encoding is not `chunked`"))
 }
 
-fn length(headers: &HeaderMap) -> Result<Option<u64>, HeadFault> {
+fn length(headers: &HeaderMap, seen: Seen) -> Result<Option<u64>, HeadFault> {
+    if !seen.length {
+        return Ok(None);
+    }
     let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {

@@ -35,7 +35,7 @@ pub fn request(input: &[u8], step: usize) -> Option<(usize, Result<String, Strin
     while seen < input.len() {
         seen = (seen + step.max(1)).min(input.len());
         if let Some(end) = finder.find(&input[..seen]) {
-            let head = head::parse_request(Bytes::copy_from_slice(&input[..end]), 100);
+            let head = head::parse_request(Bytes::copy_from_slice(&input[..end]), &finder, 100);
             let said = head.map(|head| format!("{:?} {:?}", head.parts, head.body));
             return Some((end, said.map_err(|fault| fault.to_string())));
         }
@@ -46,7 +46,8 @@ pub fn request(input: &[u8], step: usize) -> Option<(usize, Result<String, Strin
 /// The same for an answer's head.
 #[must_use]
 pub fn response(input: &[u8]) -> Option<Result<String, String>> {
-    let end = Finder::default().find(input)?;
-    let head = head::parse_response(Bytes::copy_from_slice(&input[..end]));
+    let mut finder = Finder::default();
+    let end = finder.find(input)?;
+    let head = head::parse_response(Bytes::copy_from_slice(&input[..end]), &finder);
     Some(head.map(|head| format!("{:?}", head.parts)).map_err(|fault| fault.to_string()))
 }

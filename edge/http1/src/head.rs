@@ -40,6 +40,8 @@ pub enum HeadFault {
 #[derive(Debug, Default)]
 pub(crate) struct Finder {
     scanned: usize,
+    /// A line of what was looked at ends with LF alone.
+    pub(crate) bare_lf: bool,
 }
 
 impl Finder {
@@ -47,16 +49,46 @@ impl Finder {
     pub(crate) fn find(&mut self, buf: &[u8]) -> Option<usize> {
         let from = self.scanned.min(buf.len());
         self.scanned = buf.len();
-        memchr_iter(b'\n', &buf[from..])
-            .map(|at| from + at)
-            .find(|at| buf[..*at].ends_with(b"\r\n\r") || buf[..*at].ends_with(b"\n"))
-            .map(|at| at + 1)
+        for at in memchr_iter(b'\n', &buf[from..]).map(|at| from + at) {
+            let before = &buf[..at];
+            self.bare_lf |= before.last() != Some(&b'\r');
+            if before.ends_with(b"\n\r") && before.ends_with(b"\r\n\r") || before.ends_with(b"\n") {
+                return Some(at + 1);
+            }
+        }
+        None
     }
 }
 
 /// Whether a line ends with LF alone.
 pub(crate) fn has_bare_lf(block: &[u8]) -> bool {
     memchr_iter(b'\n', block).any(|at| at == 0 || block[at - 1] != b'\r')
+}
+
+/// Which of the fields that frame a body or speak of the connection a head has: most have none, and
+/// the map is not asked for what is not there.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Seen {
+    pub(crate) length: bool,
+    pub(crate) coding: bool,
+    connection: bool,
+    upgrade: bool,
+    expect: bool,
+    hosts: usize,
+}
+
+impl Seen {
+    fn note(&mut self, name: &HeaderName) {
+        match *name {
+            header::CONTENT_LENGTH => self.length = true,
+            header::TRANSFER_ENCODING => self.coding = true,
+            header::CONNECTION => self.connection = true,
+            header::UPGRADE => self.upgrade = true,
+            header::EXPECT => self.expect = true,
+            header::HOST => self.hosts += 1,
+            _ => {}
+        }
+    }
 }
 
 /// A request's head and what it says about its body and its connection.
@@ -71,9 +103,13 @@ pub(crate) struct RequestHead {
     pub(crate) expects_continue: bool,
 }
 
-/// Parses a whole head: `block` ends with its empty line.
-pub(crate) fn parse_request(block: Bytes, fields_max: usize) -> Result<RequestHead, HeadFault> {
-    if has_bare_lf(&block) {
+/// Parses a whole head: `block` ends with its empty line, and was looked at by `finder`.
+pub(crate) fn parse_request(
+    block: Bytes,
+    finder: &Finder,
+    fields_max: usize,
+) -> Result<RequestHead, HeadFault> {
+    if finder.bare_lf {
         return Err(HeadFault::Malformed("a line ends with a bare LF"));
     }
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
@@ -95,20 +131,21 @@ pub(crate) fn parse_request(block: Bytes, fields_max: usize) -> Result<RequestHe
     check_target(&method, target)?;
     let uri = Uri::from_maybe_shared(block.slice_ref(target.as_bytes()))
         .map_err(|_| HeadFault::Malformed("the request target is not a URI"))?;
-    let headers = fields_of(&block, parsed.headers)?;
+    let (headers, seen) = fields_of(&block, parsed.headers)?;
     let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
     let (mut parts, ()) = http::Request::new(()).into_parts();
     (parts.method, parts.uri, parts.version, parts.headers) = (method, uri, version, headers);
-    let body = framing::request_body(&parts)?;
-    check_host(&parts)?;
+    let body = framing::request_body(&parts, seen)?;
+    check_host(version, seen)?;
     let expects_continue = version == Version::HTTP_11
         && body.exact() != Some(0)
+        && seen.expect
         && parts.headers.get(header::EXPECT).is_some_and(|v| is(v, "100-continue"));
     let upgrade = body.exact() == Some(0)
         && version == Version::HTTP_11
-        && parts.headers.contains_key(header::UPGRADE)
+        && seen.upgrade
         && has_token(&parts.headers, "upgrade");
-    let keep_alive = keeps_alive(version, &parts.headers);
+    let keep_alive = keeps_alive(version, &parts.headers, seen);
     Ok(RequestHead { parts, body, keep_alive, upgrade, expects_continue })
 }
 
@@ -116,12 +153,13 @@ pub(crate) fn parse_request(block: Bytes, fields_max: usize) -> Result<RequestHe
 #[derive(Debug)]
 pub(crate) struct ResponseHead {
     pub(crate) parts: response::Parts,
+    pub(crate) seen: Seen,
     pub(crate) keep_alive: bool,
 }
 
-/// Parses a whole head: `block` ends with its empty line.
-pub(crate) fn parse_response(block: Bytes) -> Result<ResponseHead, HeadFault> {
-    if has_bare_lf(&block) {
+/// Parses a whole head: `block` ends with its empty line, and was looked at by `finder`.
+pub(crate) fn parse_response(block: Bytes, finder: &Finder) -> Result<ResponseHead, HeadFault> {
+    if finder.bare_lf {
         return Err(HeadFault::Malformed("a line ends with a bare LF"));
     }
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
@@ -135,11 +173,11 @@ pub(crate) fn parse_response(block: Bytes) -> Result<ResponseHead, HeadFault> {
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(HeadFault::Malformed("the status is not a number"))?;
     let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    let headers = fields_of(&block, parsed.headers)?;
+    let (headers, seen) = fields_of(&block, parsed.headers)?;
     let (mut parts, ()) = http::Response::new(()).into_parts();
     (parts.status, parts.version, parts.headers) = (status, version, headers);
-    let keep_alive = keeps_alive(version, &parts.headers);
-    Ok(ResponseHead { parts, keep_alive })
+    let keep_alive = keeps_alive(version, &parts.headers, seen);
+    Ok(ResponseHead { parts, seen, keep_alive })
 }
 
 /// Whether a request line is a method, a target and a version, whatever each of them is worth.
@@ -162,27 +200,29 @@ fn fault_of(error: httparse::Error) -> HeadFault {
     }
 }
 
-fn fields_of(block: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, HeadFault> {
+fn fields_of(
+    block: &Bytes,
+    fields: &[httparse::Header<'_>],
+) -> Result<(HeaderMap, Seen), HeadFault> {
     let mut map = HeaderMap::with_capacity(fields.len() + FIELDS_ADDED);
+    let mut seen = Seen::default();
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| HeadFault::Malformed("a field name is not a token"))?;
         let value = HeaderValue::from_maybe_shared(block.slice_ref(field.value))
             .map_err(|_| HeadFault::Malformed("a field value has control characters"))?;
+        seen.note(&name);
         map.append(name, value);
     }
-    Ok(map)
+    Ok((map, seen))
 }
 
 /// RFC 9112 3.2: one Host, and HTTP/1.1 cannot do without.
-fn check_host(parts: &request::Parts) -> Result<(), HeadFault> {
-    let mut hosts = parts.headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => Err(HeadFault::Malformed("there is more than one Host")),
-        (None, None) if parts.version == Version::HTTP_11 => {
-            Err(HeadFault::Malformed("Host is missing"))
-        }
-        _ => Ok(()),
+fn check_host(version: Version, seen: Seen) -> Result<(), HeadFault> {
+    match seen.hosts {
+        0 if version == Version::HTTP_11 => Err(HeadFault::Malformed("Host is missing")),
+        0 | 1 => Ok(()),
+        _ => Err(HeadFault::Malformed("there is more than one Host")),
     }
 }
 
@@ -200,7 +240,10 @@ fn check_target(method: &Method, target: &str) -> Result<(), HeadFault> {
     if fits { Ok(()) } else { Err(HeadFault::Malformed("the request target has a wrong form")) }
 }
 
-fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
+fn keeps_alive(version: Version, headers: &HeaderMap, seen: Seen) -> bool {
+    if !seen.connection {
+        return version == Version::HTTP_11;
+    }
     if has_token(headers, "close") {
         return false;
     }
@@ -246,7 +289,9 @@ mod tests {
     use super::*;
 
     fn request(text: &str) -> Result<RequestHead, HeadFault> {
-        parse_request(Bytes::from(text.to_owned()), 100)
+        let mut finder = Finder::default();
+        assert_eq!(finder.find(text.as_bytes()), Some(text.len()), "{text:?}");
+        parse_request(Bytes::from(text.to_owned()), &finder, 100)
     }
 
     #[test]
@@ -333,15 +378,21 @@ mod tests {
 
     #[test]
     fn answers_say_how_they_end() {
-        let answer = |text: &str| parse_response(Bytes::from(text.to_owned())).unwrap().parts;
-        let body =
-            |text: &str, method: &Method| framing::response_body(&answer(text), method).unwrap();
+        let answer = |text: &str| {
+            let mut finder = Finder::default();
+            assert_eq!(finder.find(text.as_bytes()), Some(text.len()), "{text:?}");
+            parse_response(Bytes::from(text.to_owned()), &finder)
+        };
+        let body = |text: &str, method: &Method| {
+            let head = answer(text).unwrap();
+            framing::response_body(&head.parts, head.seen, method).unwrap()
+        };
         let get = &Method::GET;
         assert!(matches!(body("HTTP/1.1 200 OK\r\n\r\n", get), Some(Decoder::Close)));
         let sized = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n";
         assert!(matches!(body(sized, get), Some(Decoder::Length(3))));
         assert!(body(sized, &Method::HEAD).is_none());
         assert!(body("HTTP/1.1 204 No Content\r\n\r\n", get).is_none());
-        assert!(parse_response(Bytes::from_static(b"HTTP/1.1 abc\r\n\r\n")).is_err());
+        assert!(answer("HTTP/1.1 abc\r\n\r\n").is_err());
     }
 }

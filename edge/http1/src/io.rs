@@ -79,10 +79,15 @@ impl Reader {
         Poll::Ready(Ok(read.len()))
     }
 
+    /// Whether nothing that was read is left, and the peer has not said that it sends no more.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.buf.is_empty() && !self.eof
+    }
+
     /// Whether nothing is there to be read and the peer is still there. Asks without waiting.
     pub(crate) fn is_quiet(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        self.buf.is_empty() && !self.eof && self.poll_fill(&mut cx, false).is_pending()
+        self.is_drained() && self.poll_fill(&mut cx, false).is_pending()
     }
 
     /// Gives the buffer's memory back while nothing is expected soon.

@@ -16,6 +16,7 @@ use crate::{
     BoxError,
     decode::{BodyFault, Decoded, Decoder},
     io::Reader,
+    timer::Deadline,
 };
 
 /// Why an answer's body ended early.
@@ -41,6 +42,8 @@ pub struct Answer {
     keep_alive: bool,
     eof: bool,
     ended: bool,
+    /// The connection's: with its timer, so that each request need not make one.
+    deadline: Deadline,
 }
 
 impl Answer {
@@ -49,9 +52,11 @@ impl Answer {
         uploading: Uploading,
         decoder: Option<Decoder>,
         keep_alive: bool,
+        deadline: Deadline,
     ) -> Self {
         let ended = decoder.as_ref().is_none_or(|decoder| decoder.exact() == Some(0));
-        Self { reader: Some(reader), uploading, decoder, keep_alive, eof: false, ended }
+        let reader = Some(reader);
+        Self { reader, uploading, decoder, keep_alive, eof: false, ended, deadline }
     }
 
     /// The connection, if the answer has ended and another request may be sent.
@@ -64,8 +69,9 @@ impl Answer {
             return None;
         }
         let (reader, writer) = (self.reader.take()?, self.uploading.take_writer()?);
-        let mut connection = Connection::rejoin(reader, writer);
-        connection.is_reusable().then_some(connection)
+        // Whether the server has left meanwhile is asked when the connection is used again.
+        let deadline = std::mem::take(&mut self.deadline);
+        reader.is_drained().then(|| Connection::rejoin(reader, writer, deadline))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {

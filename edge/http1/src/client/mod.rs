@@ -177,7 +177,7 @@ impl Connection {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        let head::ResponseHead { parts, keep_alive } = head;
+        let head::ResponseHead { parts, seen, keep_alive } = head;
         self.deadline.clear();
         let tunnel = parts.status == StatusCode::SWITCHING_PROTOCOLS;
         if tunnel && !request.headers.contains_key(header::UPGRADE) {
@@ -186,9 +186,9 @@ impl Connection {
         let decoder = if tunnel {
             Some(crate::decode::Decoder::Close)
         } else {
-            crate::framing::response_body(&parts, &request.method)?
+            crate::framing::response_body(&parts, seen, &request.method)?
         };
-        let Self { reader, writer, .. } = self;
+        let Self { reader, writer, deadline } = self;
         let uploading = match upload {
             Some(mut upload) if tunnel => {
                 upload.become_tunnel();
@@ -206,7 +206,7 @@ impl Connection {
             }
             _ => Uploading::Done(Some(writer)),
         };
-        let answer = Answer::new(reader, uploading, decoder, keep_alive && !tunnel);
+        let answer = Answer::new(reader, uploading, decoder, keep_alive && !tunnel, deadline);
         Ok(Response::from_parts(parts, answer))
     }
 }
@@ -289,7 +289,7 @@ impl Exchange<'_> {
             let reader = &mut self.connection.reader;
             if let Some(end) = self.finder.find(&reader.buf) {
                 let block = reader.buf.split_to(end).freeze();
-                return Poll::Ready(head::parse_response(block).map_err(Into::into));
+                return Poll::Ready(head::parse_response(block, &self.finder).map_err(Into::into));
             }
             if reader.buf.len() > HEAD_MAX_BYTES {
                 return Poll::Ready(Err(HeadFault::TooLarge.into()));
@@ -353,8 +353,8 @@ impl Exchange<'_> {
 }
 
 impl Connection {
-    /// Puts a connection together again after an answer.
-    fn rejoin(reader: Reader, writer: Writer) -> Self {
-        Self { reader, writer, deadline: Deadline::default() }
+    /// Puts a connection together again after an answer. Its deadline is not set, but has a timer.
+    const fn rejoin(reader: Reader, writer: Writer, deadline: Deadline) -> Self {
+        Self { reader, writer, deadline }
     }
 }

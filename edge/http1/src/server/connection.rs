@@ -137,7 +137,7 @@ impl<'a> Connection<'a> {
                 }
                 let block = reader.buf.split_to(end).freeze();
                 self.deadline.clear();
-                let head = head::parse_request(block, self.config.max_headers);
+                let head = head::parse_request(block, &finder, self.config.max_headers);
                 return head.map(Some).map_err(refused);
             }
             if reader.buf.len() > self.config.max_head_bytes {
