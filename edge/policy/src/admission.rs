@@ -8,7 +8,7 @@ use pool_model::{FunctionId, TeamId};
 use tokio::time::{Instant, timeout_at};
 
 use self::gate::{Entry, Ticket};
-use crate::shards::Shards;
+use crate::{keys::OurKeys, shards::Shards};
 
 /// Whose places are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,7 +64,7 @@ pub struct Admission {
 
 /// The map behind [`Admission`].
 #[derive(Debug, Clone)]
-pub(crate) struct Gates(Arc<Shards<Scope, Entry>>);
+pub(crate) struct Gates(Arc<Shards<Scope, Entry, OurKeys>>);
 
 impl Default for Gates {
     fn default() -> Self {

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::shards::{SHARDS, Shards};
+use crate::{
+    keys::OurKeys,
+    shards::{SHARDS, Shards},
+};
 
 /// Slices of the sliding window.
 const SLICES: u32 = 10;
@@ -199,11 +202,11 @@ impl Breaker {
     }
 }
 
-/// A breaker per key, by default per agent's address.
+/// A breaker per key, by default per agent's address. Keys are ours, not a client's to choose.
 #[derive(Debug)]
 pub struct Breakers<K = SocketAddr> {
     config: BreakerConfig,
-    hosts: Shards<K, Breaker>,
+    hosts: Shards<K, Breaker, OurKeys>,
 }
 
 impl<K: Hash + Eq + Copy> Breakers<K> {

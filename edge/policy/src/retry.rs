@@ -7,7 +7,10 @@ use std::{
 
 use pool_model::FunctionId;
 
-use crate::shards::{SHARDS, Shards, lock};
+use crate::{
+    keys::OurKeys,
+    shards::{SHARDS, Shards, lock},
+};
 
 /// What one retry costs, in thousandths: a request deposits its share of that.
 const RETRY: u64 = 1000;
@@ -94,7 +97,7 @@ impl RetryBudget {
 pub struct RetryBudgets {
     percent: u32,
     per_second: u32,
-    budgets: Shards<FunctionId, RetryBudget>,
+    budgets: Shards<FunctionId, RetryBudget, OurKeys>,
 }
 
 impl Default for RetryBudgets {

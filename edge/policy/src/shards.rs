@@ -6,36 +6,38 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use crate::keys::OurKeys;
+
 /// How many locks one map has; a power of two.
 pub(crate) const SHARDS: usize = 64;
 
 /// One lock and its part of the map, on cache lines of its own.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Shard<K, V>(Mutex<HashMap<K, V>>);
+struct Shard<K, V, S>(Mutex<HashMap<K, V, S>>);
 
-/// A map whose keys are spread over many locks.
+/// A map whose keys are spread over many locks. `S` hashes the keys within a lock's part.
 #[derive(Debug)]
-pub(crate) struct Shards<K, V> {
-    hasher: RandomState,
-    shards: Box<[Shard<K, V>]>,
+pub(crate) struct Shards<K, V, S = RandomState> {
+    hasher: OurKeys,
+    shards: Box<[Shard<K, V, S>]>,
 }
 
-impl<K: Hash + Eq, V> Shards<K, V> {
+impl<K: Hash + Eq, V, S: BuildHasher + Default> Shards<K, V, S> {
     pub(crate) fn new() -> Self {
-        let shards = (0..SHARDS).map(|_| Shard(Mutex::new(HashMap::new()))).collect();
-        Self { hasher: RandomState::new(), shards }
+        let empty = || Shard(Mutex::new(HashMap::with_hasher(S::default())));
+        Self { hasher: OurKeys::default(), shards: (0..SHARDS).map(|_| empty()).collect() }
     }
 
-    /// Locks the part of the map that `key` belongs to.
-    pub(crate) fn lock(&self, key: &K) -> MutexGuard<'_, HashMap<K, V>> {
-        let shards = self.shards.len() as u64;
-        let index = usize::try_from(self.hasher.hash_one(key) % shards).unwrap_or(0);
+    /// Locks the part of the map that `key` belongs to. Which it is is no secret worth SipHash: who
+    /// finds keys for one part has a map of `S` before him still.
+    pub(crate) fn lock(&self, key: &K) -> MutexGuard<'_, HashMap<K, V, S>> {
+        let index = usize::try_from(self.hasher.hash_one(key)).unwrap_or(0) % self.shards.len();
         lock(&self.shards[index].0)
     }
 
     /// Locks one part after the other.
-    pub(crate) fn each(&self) -> impl Iterator<Item = MutexGuard<'_, HashMap<K, V>>> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = MutexGuard<'_, HashMap<K, V, S>>> {
         self.shards.iter().map(|shard| lock(&shard.0))
     }
 
