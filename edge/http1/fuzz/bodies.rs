@@ -66,6 +66,7 @@ async fn answered(data: &[u8], step: usize) -> Option<(StatusCode, Option<Vec<u8
     }
     let (parts, body) = request.body(Empty::<Bytes>::new()).ok()?.into_parts();
     let sending = Sending {
+        fields: b"",
         deadline: Instant::now() + Duration::from_secs(60),
         hold_body_until: None,
         on_interim: &mut |interim| assert!(interim.status().is_informational()),

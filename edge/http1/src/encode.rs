@@ -68,9 +68,9 @@ pub(crate) fn interim(buf: &mut BytesMut, status: StatusCode, headers: &HeaderMa
     buf.put_slice(b"\r\n");
 }
 
-/// Writes a request's head.
-pub(crate) fn request(buf: &mut BytesMut, parts: &request::Parts, framing: Framing) {
-    buf.reserve(256 + parts.headers.len() * 48);
+/// Writes a request's head; `fields` are more of them, as they are.
+pub(crate) fn request(buf: &mut BytesMut, parts: &request::Parts, fields: &[u8], framing: Framing) {
+    buf.reserve(256 + parts.headers.len() * 48 + fields.len());
     buf.put_slice(parts.method.as_str().as_bytes());
     buf.put_u8(b' ');
     match parts.uri.path_and_query() {
@@ -83,6 +83,7 @@ pub(crate) fn request(buf: &mut BytesMut, parts: &request::Parts, framing: Frami
             field(buf, name.as_str(), value.as_bytes());
         }
     }
+    buf.put_slice(fields);
     frame(buf, framing);
     buf.put_slice(b"\r\n");
 }

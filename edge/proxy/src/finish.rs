@@ -153,14 +153,8 @@ impl Draft {
         self.record.upstream = Some(agent);
     }
 
-    /// What the agent's answer says about itself.
-    pub(crate) fn set_answer(
-        &mut self,
-        headers: &HeaderMap,
-        timing: Timing,
-        route: std::time::Duration,
-        reused: bool,
-    ) {
+    /// What the agent's answer says about itself, in fields of ours.
+    pub(crate) fn set_words(&mut self, headers: &HeaderMap) {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let record = &mut self.record;
         if record.sandbox.is_none() {
@@ -176,6 +170,11 @@ impl Draft {
             );
             record.error_source = if guest { ErrorSource::Guest } else { ErrorSource::Agent };
         }
+    }
+
+    /// How the agent's answer came about.
+    pub(crate) fn set_answer(&mut self, timing: Timing, route: std::time::Duration, reused: bool) {
+        let record = &mut self.record;
         (record.lease_ms, record.restore_ms) = (timing.lease_ms, timing.restore_ms);
         record.upstream_ms = timing.upstream_ms;
         record.route_ms = ms(route);

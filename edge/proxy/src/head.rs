@@ -4,11 +4,10 @@
 
 use http::{HeaderMap, HeaderName, Method, Request, Version, header, uri::Authority};
 
-use crate::{error::EdgeError, headers::asks_for_websocket};
-
-/// Header fields that HTTP/2 and HTTP/3 forbid (RFC 9113 8.2.2, RFC 9114 4.2).
-const CONNECTION_SPECIFIC: [&str; 5] =
-    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+use crate::{
+    error::EdgeError,
+    headers::{asks_for_websocket, seen::Seen},
+};
 
 /// Whether and how a request wants a tunnel instead of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,26 +30,38 @@ pub(crate) fn check<B>(
     if bytes > max_header_bytes as usize {
         return Err(EdgeError::HeadersTooLarge { limit_bytes: max_header_bytes });
     }
-    let tunnel = tunnel(request, protocol)?;
+    let seen = Seen::of(headers);
+    let tunnel = tunnel(request, protocol, seen)?;
     let path = request.uri().path();
     let is_asterisk = path == "*" && request.method() == Method::OPTIONS;
     if !path.starts_with('/') && !is_asterisk {
         return Err(malformed("the path does not start with a slash"));
     }
-    check_framing(headers)?;
-    match request.version() {
-        Version::HTTP_2 | Version::HTTP_3 => check_connection_specific(headers)?,
-        _ => check_transfer_encoding(headers)?,
+    if seen.has(Seen::CONTENT_LENGTH) {
+        check_framing(headers, seen)?;
     }
-    check_expectation(headers)?;
-    Ok((authority(request)?, tunnel))
+    match request.version() {
+        Version::HTTP_2 | Version::HTTP_3 => check_connection_specific(headers, seen)?,
+        _ if seen.has(Seen::TRANSFER_ENCODING) => check_transfer_encoding(headers)?,
+        _ => {}
+    }
+    if seen.has(Seen::EXPECT) {
+        check_expectation(headers)?;
+    }
+    Ok((authority(request, seen)?, tunnel))
 }
 
-fn tunnel<B>(request: &Request<B>, protocol: Option<&str>) -> Result<Tunnel, EdgeError> {
+fn tunnel<B>(
+    request: &Request<B>,
+    protocol: Option<&str>,
+    seen: Seen,
+) -> Result<Tunnel, EdgeError> {
     if request.method() != Method::CONNECT {
         let h1 = !matches!(request.version(), Version::HTTP_2 | Version::HTTP_3);
-        let upgrade =
-            h1 && request.method() == Method::GET && asks_for_websocket(request.headers());
+        let upgrade = h1
+            && request.method() == Method::GET
+            && seen.has(Seen::UPGRADE)
+            && asks_for_websocket(request.headers());
         return Ok(if upgrade { Tunnel::Upgrade } else { Tunnel::No });
     }
     match protocol {
@@ -72,8 +83,12 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), EdgeError> {
 
 /// One Host. Where the target has an authority, over HTTP/1.1 it counts instead of Host (RFC 9112
 /// 3.2.2), and over HTTP/2 and HTTP/3 the two have to be the same (RFC 9113 8.3.1, RFC 9114 4.3.1).
-fn authority<B>(request: &Request<B>) -> Result<String, EdgeError> {
-    let host = single(request.headers(), &header::HOST, "there is more than one Host")?;
+fn authority<B>(request: &Request<B>, seen: Seen) -> Result<String, EdgeError> {
+    let host = if seen.has(Seen::HOST) {
+        single(request.headers(), &header::HOST, "there is more than one Host")?
+    } else {
+        None
+    };
     let in_target = request.uri().authority().map(Authority::as_str);
     let h1 = !matches!(request.version(), Version::HTTP_2 | Version::HTTP_3);
     match (in_target, host) {
@@ -88,10 +103,10 @@ fn authority<B>(request: &Request<B>) -> Result<String, EdgeError> {
     }
 }
 
-fn check_framing(headers: &HeaderMap) -> Result<(), EdgeError> {
+fn check_framing(headers: &HeaderMap, seen: Seen) -> Result<(), EdgeError> {
     let length = single(headers, &header::CONTENT_LENGTH, "there is more than one Content-Length")?;
     let Some(length) = length else { return Ok(()) };
-    if headers.contains_key(header::TRANSFER_ENCODING) {
+    if seen.has(Seen::TRANSFER_ENCODING) {
         return Err(malformed("both Content-Length and Transfer-Encoding are given"));
     }
     let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
@@ -113,11 +128,11 @@ fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), EdgeError> {
     }
 }
 
-fn check_connection_specific(headers: &HeaderMap) -> Result<(), EdgeError> {
-    if CONNECTION_SPECIFIC.iter().any(|name| headers.contains_key(*name)) {
+fn check_connection_specific(headers: &HeaderMap, seen: Seen) -> Result<(), EdgeError> {
+    if seen.has(Seen::CONNECTION_SPECIFIC) {
         return Err(malformed("a connection-specific header field is present"));
     }
-    match headers.get(header::TE) {
+    match seen.has(Seen::TE).then(|| headers.get(header::TE)).flatten() {
         Some(te) if te != "trailers" => Err(malformed("TE is not `trailers`")),
         _ => Ok(()),
     }

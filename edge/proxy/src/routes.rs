@@ -155,8 +155,8 @@ impl AgentToken {
         Some(Self(Arc::new(value)))
     }
 
-    pub(crate) fn header(&self) -> HeaderValue {
-        (*self.0).clone()
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 }
 

@@ -47,6 +47,9 @@ pub struct Connection {
 
 /// How a request is sent.
 pub struct Sending<'a> {
+    /// Fields besides those of the request's map, as they go onto the wire: each `name: value` with its
+    /// CRLF. None of them may stand in the map, too, or frame the body.
+    pub fields: &'a [u8],
     /// When an answer has to have begun.
     pub deadline: Instant,
     /// The body waits until the server asks for it with `100`, until this moment at most. Meant for
@@ -144,7 +147,7 @@ impl Connection {
         let upgrade = parts.headers.contains_key(header::UPGRADE);
         let framing = framing(parts, &body, upgrade);
         self.writer.progress = false;
-        encode::request(&mut self.writer.buf, parts, framing);
+        encode::request(&mut self.writer.buf, parts, sending.fields, framing);
         let held = sending.hold_body_until.is_some() || upgrade;
         let mut upload = (framing != Framing::None || upgrade).then(|| Upload::new(body, framing));
         let mut exchange = Exchange {

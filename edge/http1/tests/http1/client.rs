@@ -39,6 +39,7 @@ pub(crate) async fn send_with(
 ) -> Result<Response<Answer>, SendError> {
     let (parts, body) = request.into_parts();
     let sending = Sending {
+        fields: b"",
         deadline: Instant::now() + PATIENCE,
         hold_body_until: hold.map(|hold| Instant::now() + hold),
         on_interim,

@@ -236,6 +236,7 @@ async fn an_answer_that_does_not_begin_in_time_is_given_up() {
     .await;
     let (parts, body) = Request::get("/").body(full("")).unwrap().into_parts();
     let sending = Sending {
+        fields: b"",
         deadline: Instant::now() + Duration::from_millis(100),
         hold_body_until: None,
         on_interim: &mut |_| {},
@@ -256,6 +257,7 @@ async fn a_server_that_takes_no_bytes_is_given_up() {
     .await;
     let (parts, body) = request(Method::POST, full(vec![b'x'; 64 << 20])).into_parts();
     let sending = Sending {
+        fields: b"",
         deadline: Instant::now() + Duration::from_millis(300),
         hold_body_until: None,
         on_interim: &mut |_| {},

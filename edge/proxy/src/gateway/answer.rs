@@ -28,9 +28,12 @@ impl Worker {
         let route = sent_at - call.started;
         let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
         let accepted = switching && call.tunnel != Tunnel::No;
-        outward::prepare(&mut parts.headers);
-        let timing = outward::add_timing(&mut parts.headers, route.as_secs_f64() * 1e3);
-        call.record.set_answer(&parts.headers, timing, route, reused);
+        let has_ours = outward::prepare(&mut parts.headers);
+        let timing = outward::add_timing(&mut parts.headers, route);
+        call.record.set_answer(timing, route, reused);
+        if has_ours {
+            call.record.set_words(&parts.headers);
+        }
         call.record.hold(held, outbound.body);
         if switching && !accepted {
             // Nobody asked for it: what follows is no answer.
@@ -38,7 +41,7 @@ impl Worker {
             let message = "the guest switched to a protocol that nobody asked for";
             return Ok(pages::answer(Form::Json, code, message, call.id, None));
         }
-        if let Some(page) = self.page_for(call, &parts) {
+        if has_ours && let Some(page) = self.page_for(call, &parts) {
             return Ok(page);
         }
         let limit_bytes = outbound.response_bytes_max;

@@ -16,7 +16,7 @@ use crate::{
     error::EdgeError,
     head::Tunnel,
     headers::{
-        inward::{self, Inward},
+        inward::{self, Aim, Inward},
         location::Public,
     },
     inside::FromInside,
@@ -102,15 +102,13 @@ impl Worker {
         let deadline = call.started + version.timeout;
         let permit = self.gateway.guards.admit(route, deadline).await?;
         let h2c = speaks_h2(policy.app_protocol, &call.parts.headers, call.tunnel);
-        let target = HeaderValue::from_str(&format!("function/{}", version.pool));
-        let target = target.map_err(|_| EdgeError::NoAgent)?;
-        inward::prepare(
+        let added = inward::prepare(
             &mut call.parts.headers,
-            Inward {
+            &Inward {
                 host: &call.authority,
                 origin: call.origin,
                 peer: call.client.peer.ip(),
-                target,
+                target: Aim::Function(version.pool),
                 request_id: call.id,
                 prefix: prefix.as_deref(),
                 websocket: call.tunnel != Tunnel::No,
@@ -120,6 +118,7 @@ impl Worker {
         );
         call.record.propagate(&mut call.parts.headers);
         let outbound = Outbound {
+            added,
             body,
             deadline,
             timeout: version.timeout,

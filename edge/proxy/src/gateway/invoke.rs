@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use edge_http1::server::RecvError;
 use edge_policy::{Breakers, Decision, HostPermit, Permit};
 use edge_telemetry::{Limit, UpstreamError};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use super::{Call, Worker};
@@ -13,7 +13,7 @@ use crate::{
     body::{AnswerBody, BodyError},
     error::EdgeError,
     head::Tunnel,
-    headers::{self, inward, outward},
+    headers::{self, added::Added, outward},
     pace::Pace,
     request_body::BodyHandle,
     routes::{AgentEndpoint, FunctionRoute},
@@ -22,6 +22,8 @@ use crate::{
 
 /// A request for a guest, prepared once for all attempts.
 pub(super) struct Outbound {
+    /// What the edge says besides the client's fields.
+    pub(super) added: Added,
     pub(super) body: BodyHandle,
     pub(super) deadline: Instant,
     pub(super) timeout: Duration,
@@ -72,7 +74,7 @@ impl Worker {
             if hold_body && outbound.h2c {
                 outbound.body.keep();
             }
-            let attempt = self.attempt(call, &outbound, agent, hold_body).await;
+            let attempt = self.attempt(call, &mut outbound, agent, hold_body).await;
             self.report(leave, &attempt);
             match attempt {
                 Ok(answered) if is_pool_empty(&answered) => {
@@ -105,21 +107,14 @@ impl Worker {
     pub(super) async fn attempt(
         &self,
         call: &mut Call<'_>,
-        outbound: &Outbound,
+        outbound: &mut Outbound,
         agent: &AgentEndpoint,
         hold_body: bool,
     ) -> Result<Answered, SendError> {
         // Over HTTP/2 the body goes with the head: nobody could hear that it is asked for. What was
         // sent is kept instead.
         let hold_body = hold_body && !outbound.h2c && !outbound.body.is_empty();
-        let fields = &mut call.parts.headers;
-        inward::authorize(fields, &agent.token);
-        if hold_body {
-            // The agent asks for the body once it has leased a sandbox.
-            fields.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
-        } else {
-            fields.remove(header::EXPECT);
-        }
+        outbound.added.address(&agent.token, hold_body);
         let limits = &self.gateway.limits;
         let pace = match call.tunnel {
             Tunnel::No => {
@@ -131,6 +126,7 @@ impl Worker {
         let attempt = Attempt {
             agent: agent.address,
             parts: &call.parts,
+            added: &outbound.added,
             body: &outbound.body,
             deadline: outbound.deadline,
             hold_body,

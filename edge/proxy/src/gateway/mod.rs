@@ -146,6 +146,9 @@ pub(crate) struct Call<'a> {
 impl Call<'_> {
     /// The request's body for its way to an agent.
     fn take_body(&mut self, bytes_max: u64) -> Result<BodyHandle, EdgeError> {
+        if matches!(self.body, ClientBody::Empty) {
+            return Ok(BodyHandle::default());
+        }
         let waits = self.parts.headers.contains_key(header::EXPECT);
         let waits = waits.then(|| self.interim.clone());
         BodyHandle::new(std::mem::take(&mut self.body), bytes_max, waits)

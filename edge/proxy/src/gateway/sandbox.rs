@@ -16,7 +16,7 @@ use crate::{
     guard::Passed,
     head::Tunnel,
     headers::{
-        inward::{self, Inward},
+        inward::{self, Aim, Inward},
         location::{self, Public},
     },
     route::Target,
@@ -46,15 +46,13 @@ impl Worker {
         let h2c = call.tunnel == Tunnel::No
             && (route.traffic.h2c_ports.contains(&port)
                 || speaks_h2(pool_model::AppProtocol::Auto, &call.parts.headers, call.tunnel));
-        let target = HeaderValue::from_str(&format!("sandbox/{sandbox}/{port}"));
-        let target = target.map_err(|_| EdgeError::NoAgent)?;
-        inward::prepare(
+        let added = inward::prepare(
             &mut call.parts.headers,
-            Inward {
+            &Inward {
                 host: &call.authority,
                 origin: call.origin,
                 peer: call.client.peer.ip(),
-                target,
+                target: Aim::Sandbox(sandbox, port),
                 request_id: call.id,
                 prefix: prefix.as_deref(),
                 websocket: call.tunnel != Tunnel::No,
@@ -63,7 +61,8 @@ impl Worker {
             },
         );
         call.record.propagate(&mut call.parts.headers);
-        let outbound = Outbound {
+        let mut outbound = Outbound {
+            added,
             body,
             deadline: call.started + route.timeout,
             timeout: route.timeout,
@@ -71,7 +70,7 @@ impl Worker {
             permit: None,
             response_bytes_max: 0,
         };
-        let answered = self.attempt(&mut call, &outbound, &route.agent, false).await;
+        let answered = self.attempt(&mut call, &mut outbound, &route.agent, false).await;
         let answered = answered.map_err(|error| failed(error, &outbound))?;
         let held = Held { _permit: Some(permit), _host: None };
         let authority = call.authority.clone();

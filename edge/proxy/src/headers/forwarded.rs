@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use edge_telemetry::digits;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
-use super::insert_text;
+use super::added::Added;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -72,55 +73,78 @@ fn address(text: &str) -> Option<IpAddr> {
     Some(ip.to_canonical())
 }
 
-/// Tells the guest. Of an untrusted peer nothing is kept; what a trusted one said is continued.
-pub(crate) fn set(headers: &mut HeaderMap, origin: &Origin, peer: IpAddr, host: &str) {
-    let scheme = if origin.secure { "https" } else { "http" };
-    let mut list = String::new();
-    let mut forwarded = String::new();
-    if origin.trusted {
-        join(headers, &X_FORWARDED_FOR, &mut list);
-        join(headers, &header::FORWARDED, &mut forwarded);
-    } else {
-        headers.remove(X_FORWARDED_PORT);
-    }
-    let said_host = origin.trusted && headers.contains_key(X_FORWARDED_HOST);
-    let peer = peer.to_canonical();
-    let peer_text = peer.to_string();
-    for text in [&mut list, &mut forwarded] {
-        if !text.is_empty() {
-            text.push_str(", ");
+/// What a trusted peer said, to be continued. Of an untrusted one nothing is kept.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    list: String,
+    forwarded: String,
+    host: bool,
+}
+
+impl Said {
+    /// Takes it out of a request's fields. What is not to be continued is gone, too, but what a trusted
+    /// peer said of the port and the host: that stays as it is.
+    pub(crate) fn take(headers: &mut HeaderMap, origin: &Origin) -> Self {
+        let mut said = Self::default();
+        if origin.trusted {
+            join(headers, &X_FORWARDED_FOR, &mut said.list);
+            join(headers, &header::FORWARDED, &mut said.forwarded);
+            said.host = headers.contains_key(X_FORWARDED_HOST);
+        } else {
+            headers.remove(X_FORWARDED_PORT);
         }
+        if !said.host {
+            headers.remove(X_FORWARDED_HOST);
+        }
+        for name in [X_FORWARDED_FOR, header::FORWARDED, X_FORWARDED_PROTO, X_REAL_IP] {
+            headers.remove(name);
+        }
+        said
     }
-    list.push_str(&peer_text);
-    node(&mut forwarded, peer, &peer_text, host, scheme);
-    insert_string(headers, X_FORWARDED_FOR, list);
-    insert_string(headers, header::FORWARDED, forwarded);
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    if !said_host {
-        insert_text(headers, X_FORWARDED_HOST, host);
+}
+
+/// Tells the guest, behind what was said before.
+pub(crate) fn add(added: &mut Added, said: &Said, origin: &Origin, peer: IpAddr, host: &str) {
+    let scheme = if origin.secure { "https" } else { "http" };
+    let peer = peer.to_canonical();
+    added.text("x-forwarded-for", |out| {
+        begin(out, &said.list);
+        digits::ip(out, peer);
+    });
+    added.text("forwarded", |out| {
+        begin(out, &said.forwarded);
+        node(out, peer, host, scheme);
+    });
+    added.ours("x-forwarded-proto", |out| out.extend_from_slice(scheme.as_bytes()));
+    if !said.host {
+        added.text("x-forwarded-host", |out| out.extend_from_slice(host.as_bytes()));
     }
-    let client = if origin.client == peer { peer_text } else { origin.client.to_string() };
-    insert_string(headers, X_REAL_IP, client);
+    added.ours("x-real-ip", |out| digits::ip(out, origin.client));
+}
+
+/// Begins a list with what stood in it before.
+fn begin(out: &mut Vec<u8>, before: &str) {
+    if !before.is_empty() {
+        out.extend_from_slice(before.as_bytes());
+        out.extend_from_slice(b", ");
+    }
 }
 
 /// One element of `Forwarded`; the `for` of an IPv6 address is quoted and in brackets (RFC 7239 6).
-fn node(text: &mut String, peer: IpAddr, peer_text: &str, host: &str, scheme: &str) {
-    text.reserve(peer_text.len() + host.len() + 40);
-    let (open, close) = if peer.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
-    for part in ["for=", open, peer_text, close, ";host=\""] {
-        text.push_str(part);
+fn node(out: &mut Vec<u8>, peer: IpAddr, host: &str, scheme: &str) {
+    let (open, close) =
+        if peer.is_ipv6() { (&b"for=\"["[..], &b"]\""[..]) } else { (&b"for="[..], &b""[..]) };
+    out.extend_from_slice(open);
+    digits::ip(out, peer);
+    out.extend_from_slice(close);
+    out.extend_from_slice(b";host=\"");
+    if host.bytes().any(|byte| matches!(byte, b'"' | b'\\')) {
+        out.extend(host.bytes().filter(|byte| !matches!(byte, b'"' | b'\\')));
+    } else {
+        out.extend_from_slice(host.as_bytes());
     }
-    text.extend(host.split(['"', '\\']));
-    for part in ["\";proto=", scheme] {
-        text.push_str(part);
-    }
-}
-
-/// Like [`insert_text`], without a copy.
-fn insert_string(headers: &mut HeaderMap, name: HeaderName, text: String) {
-    if let Ok(value) = HeaderValue::try_from(text) {
-        headers.insert(name, value);
-    }
+    out.extend_from_slice(b"\";proto=");
+    out.extend_from_slice(scheme.as_bytes());
 }
 
 fn join(headers: &HeaderMap, name: &HeaderName, text: &mut String) {
@@ -138,6 +162,15 @@ fn join(headers: &HeaderMap, name: &HeaderName, text: &mut String) {
 mod tests {
     use super::*;
 
+    /// What the guest is told.
+    fn told(headers: &HeaderMap, origin: &Origin, peer: &str, host: &str) -> HeaderMap {
+        let (mut added, mut told) = (Added::new(), headers.clone());
+        let said = Said::take(&mut told, origin);
+        add(&mut added, &said, origin, peer.parse().unwrap(), host);
+        added.append_to(&mut told);
+        told
+    }
+
     fn peer(text: &str) -> SocketAddr {
         text.parse().unwrap()
     }
@@ -152,7 +185,7 @@ mod tests {
 
     #[test]
     fn an_untrusted_peer_says_nothing_about_itself() {
-        let mut headers = map(&[
+        let headers = map(&[
             ("x-forwarded-for", "6.6.6.6"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "evil"),
@@ -161,7 +194,7 @@ mod tests {
         ]);
         let origin = origin(&headers, peer("192.0.2.1:5"), false, &["10.0.0.0/8".parse().unwrap()]);
         assert_eq!((origin.client, origin.secure), ("192.0.2.1".parse().unwrap(), false));
-        set(&mut headers, &origin, "192.0.2.1".parse().unwrap(), "a.test:8443");
+        let told = told(&headers, &origin, "192.0.2.1", "a.test:8443");
         for (name, value) in [
             ("x-forwarded-for", "192.0.2.1"),
             ("x-forwarded-proto", "http"),
@@ -169,13 +202,13 @@ mod tests {
             ("x-real-ip", "192.0.2.1"),
             ("forwarded", "for=192.0.2.1;host=\"a.test:8443\";proto=http"),
         ] {
-            assert_eq!(headers[name], value, "{name}");
+            assert_eq!(told.get_all(name).iter().collect::<Vec<_>>(), [value], "{name}");
         }
     }
 
     #[test]
     fn a_trusted_chain_is_followed_to_the_first_stranger() {
-        let mut headers = map(&[
+        let headers = map(&[
             ("x-forwarded-for", "6.6.6.6, 203.0.113.9"),
             ("x-forwarded-for", "10.0.0.7"),
             ("x-forwarded-proto", "https"),
@@ -184,9 +217,9 @@ mod tests {
         let origin = origin(&headers, peer("[::ffff:10.0.0.8]:5"), false, &nets);
         assert_eq!(origin.client, "203.0.113.9".parse::<IpAddr>().unwrap());
         assert!(origin.secure && origin.trusted);
-        set(&mut headers, &origin, "10.0.0.8".parse().unwrap(), "a.test");
-        assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 203.0.113.9, 10.0.0.7, 10.0.0.8");
-        assert_eq!(headers["x-real-ip"], "203.0.113.9");
+        let told = told(&headers, &origin, "10.0.0.8", "a.test");
+        assert_eq!(told["x-forwarded-for"], "6.6.6.6, 203.0.113.9, 10.0.0.7, 10.0.0.8");
+        assert_eq!(told["x-real-ip"], "203.0.113.9");
     }
 
     #[test]
@@ -196,8 +229,8 @@ mod tests {
         let origin = origin(&headers, peer("10.0.0.8:5"), false, &nets);
         assert_eq!(origin.client, "10.0.0.8".parse::<IpAddr>().unwrap());
         assert_eq!(address("[2001:db8::1]:80"), "2001:db8::1".parse().ok());
-        let mut text = String::new();
-        node(&mut text, "2001:db8::1".parse().unwrap(), "2001:db8::1", "a\"b", "http");
-        assert_eq!(text, "for=\"[2001:db8::1]\";host=\"ab\";proto=http");
+        let mut text = Vec::new();
+        node(&mut text, "2001:db8::1".parse().unwrap(), "a\"b", "http");
+        assert_eq!(text, b"for=\"[2001:db8::1]\";host=\"ab\";proto=http");
     }
 }

@@ -2,29 +2,11 @@
 
 use http::{HeaderMap, HeaderName, header};
 
-/// Never forwarded. `te` is handled apart; `trailer` is kept.
-const HOP_BY_HOP: [HeaderName; 7] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-connection"),
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
-
-/// Removes them, and those that `Connection` names.
-pub(super) fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<String> =
-            connection_tokens(headers).filter(|name| !is_protected(name)).collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
+/// What `Connection` names.
+pub(super) fn named(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    connection_tokens(headers)
+        .filter(|name| !is_protected(name))
+        .filter_map(|name| HeaderName::try_from(name).ok())
 }
 
 /// Whether the client asks for a WebSocket; every other upgrade is dropped, `h2c` above all.
@@ -79,7 +61,7 @@ mod tests {
             ("host", "a"),
             ("upgrade", "h2c"),
         ]);
-        strip(&mut headers);
+        crate::headers::strip(&mut headers, |_, _| false);
         assert_eq!(headers.keys().collect::<Vec<_>>(), ["host"]);
     }
 }

@@ -2,23 +2,21 @@
 
 use std::net::IpAddr;
 
+use edge_telemetry::digits;
 use http::{HeaderMap, HeaderValue, header};
-use pool_model::RequestId;
+use pool_model::{FunctionId, Port, RequestId, SandboxId};
 
 use super::{
-    APP_PROTOCOL, FORWARDED_PREFIX, INNER_REQUEST_ID, OF_JOBS, REQUEST_ID, TARGET, TOKEN,
-    forwarded::{self, Origin},
-    hop, insert_text, strip_ours,
+    added::Added,
+    forwarded::{self, Origin, Said},
+    seen::Seen,
+    strip,
 };
-use crate::{error::EdgeError, routes::AgentToken};
+use crate::error::EdgeError;
 
 /// How often a request may come through edges like this one: functions may call functions, but not
 /// for ever.
 const HOPS_MAX: usize = 16;
-/// What is added here and per attempt.
-const FIELDS_ADDED: usize = 12;
-/// Our name in `Via` (RFC 9110 7.6.3).
-const VIA: HeaderValue = HeaderValue::from_static("1.1 wrenn");
 
 /// Who asks and for whom, as the guest may know it.
 #[derive(Debug)]
@@ -26,7 +24,7 @@ pub(crate) struct Inward<'a> {
     pub(crate) host: &'a str,
     pub(crate) origin: Origin,
     pub(crate) peer: IpAddr,
-    pub(crate) target: HeaderValue,
+    pub(crate) target: Aim,
     pub(crate) request_id: RequestId,
     /// The beginning of the path that the guest doesn't see.
     pub(crate) prefix: Option<&'a str>,
@@ -36,8 +34,36 @@ pub(crate) struct Inward<'a> {
     pub(crate) from_inside: bool,
 }
 
+/// What the agent is to call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Aim {
+    Function(FunctionId),
+    Sandbox(SandboxId, Port),
+}
+
+impl Aim {
+    /// `function/<fn id>` or `sandbox/<sb id>/<port>`.
+    fn write(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Function(id) => {
+                out.extend_from_slice(b"function/");
+                out.extend_from_slice(id.text().as_bytes());
+            }
+            Self::Sandbox(id, port) => {
+                out.extend_from_slice(b"sandbox/");
+                out.extend_from_slice(id.text().as_bytes());
+                out.push(b'/');
+                digits::number(out, port.get().into());
+            }
+        }
+    }
+}
+
 /// Refuses what goes in a circle.
 pub(crate) fn check_hops(headers: &HeaderMap) -> Result<(), EdgeError> {
+    if !headers.keys().any(|name| *name == header::VIA) {
+        return Ok(());
+    }
     let hops = headers
         .get_all(header::VIA)
         .iter()
@@ -47,43 +73,69 @@ pub(crate) fn check_hops(headers: &HeaderMap) -> Result<(), EdgeError> {
     if hops < HOPS_MAX { Ok(()) } else { Err(EdgeError::Loop { hops }) }
 }
 
-/// Prepares a client's header fields for an agent; the token is added per attempt.
-pub(crate) fn prepare(headers: &mut HeaderMap, inward: Inward<'_>) {
-    headers.reserve(FIELDS_ADDED);
-    let trailers = headers.get(header::TE).is_some_and(asks_for_trailers);
-    hop::strip(headers);
-    strip_ours(headers, |_| false);
-    if !inward.from_inside {
-        for name in OF_JOBS {
-            headers.remove(name);
-        }
+/// Prepares a client's header fields for an agent, and says what comes in addition; the token is
+/// added per attempt.
+pub(crate) fn prepare(headers: &mut HeaderMap, inward: &Inward<'_>) -> Added {
+    // Looked at anew: guards may have changed what there is.
+    let seen = Seen::of(headers);
+    let trailers = seen.has(Seen::TE) && headers.get(header::TE).is_some_and(asks_for_trailers);
+    let doomed = Seen::OURS | Seen::EDGES | Seen::TE | Seen::EXPECT;
+    let doomed = if inward.from_inside { doomed } else { doomed | Seen::OF_JOBS };
+    if seen.has(doomed | Seen::HOP_BY_HOP) {
+        strip(headers, |_, kind| kind.has(doomed));
     }
-    headers.remove(header::TE);
-    headers.remove(header::EXPECT);
-    headers.remove(FORWARDED_PREFIX);
-    join_cookies(headers);
-    if trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    let said = if seen.has(Seen::FORWARDED) {
+        Said::take(headers, &inward.origin)
+    } else {
+        Said::default()
+    };
+    if seen.has(Seen::COOKIE) {
+        join_cookies(headers);
     }
     if inward.websocket {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         headers.entry(header::SEC_WEBSOCKET_KEY).or_insert_with(websocket_key);
     }
-    insert_text(headers, header::HOST, inward.host);
-    headers.insert(TARGET, inward.target);
-    if let Ok(id) = HeaderValue::from_str(&inward.request_id.to_string()) {
-        headers.insert(INNER_REQUEST_ID, id.clone());
-        headers.insert(REQUEST_ID, id);
+    let mut added = Added::new();
+    set_host(headers, &mut added, inward.host);
+    if trailers {
+        added.ours("te", |out| out.extend_from_slice(b"trailers"));
     }
+    tell(&mut added, inward);
+    forwarded::add(&mut added, &said, &inward.origin, inward.peer, inward.host);
+    added
+}
+
+/// Has the request name the host that counts; most do.
+fn set_host(headers: &mut HeaderMap, added: &mut Added, host: &str) {
+    let mut named = headers.get_all(header::HOST).iter();
+    match (named.next(), named.next()) {
+        (None, _) => added.text("host", |out| out.extend_from_slice(host.as_bytes())),
+        (Some(named), None) if named == host => {}
+        _ => {
+            if let Ok(host) = HeaderValue::from_str(host) {
+                headers.insert(header::HOST, host);
+            }
+        }
+    }
+}
+
+/// What the edge says of the request itself.
+fn tell(added: &mut Added, inward: &Inward<'_>) {
+    let id = inward.request_id.text();
+    added.ours("x-wrenn-target", |out| inward.target.write(out));
+    added.ours("x-wrenn-request-id", |out| out.extend_from_slice(id.as_bytes()));
+    added.ours("x-request-id", |out| out.extend_from_slice(id.as_bytes()));
     if inward.h2c {
-        headers.insert(APP_PROTOCOL, HeaderValue::from_static("h2c"));
+        // The guest's server speaks HTTP/2 only.
+        added.ours("x-wrenn-protocol", |out| out.extend_from_slice(b"h2c"));
     }
     if let Some(prefix) = inward.prefix {
-        insert_text(headers, FORWARDED_PREFIX, prefix);
+        added.text("x-forwarded-prefix", |out| out.extend_from_slice(prefix.as_bytes()));
     }
-    headers.append(header::VIA, VIA);
-    forwarded::set(headers, &inward.origin, inward.peer, inward.host);
+    // Our name (RFC 9110 7.6.3), behind those of others.
+    added.ours("via", |out| out.extend_from_slice(b"1.1 wrenn"));
 }
 
 /// A nonce for who asked by CONNECT, where there is none (RFC 8441 5): 16 bytes, of which the last
@@ -100,18 +152,10 @@ fn websocket_key() -> HeaderValue {
 /// What of a request's fields is kept for an invocation that nobody waits for.
 pub(crate) fn for_later(headers: &HeaderMap) -> HeaderMap {
     let mut kept = headers.clone();
-    hop::strip(&mut kept);
-    strip_ours(&mut kept, |_| false);
-    for name in [header::EXPECT, header::TE, header::CONTENT_LENGTH, header::HOST] {
-        kept.remove(name);
-    }
+    let doomed = Seen::OURS | Seen::EXPECT | Seen::TE | Seen::CONTENT_LENGTH | Seen::HOST;
+    strip(&mut kept, |_, kind| kind.has(doomed));
     kept.remove("prefer");
     kept
-}
-
-/// Adds what only the agent may see.
-pub(crate) fn authorize(headers: &mut HeaderMap, token: &AgentToken) {
-    headers.insert(TOKEN, token.header());
 }
 
 fn asks_for_trailers(te: &HeaderValue) -> bool {
@@ -165,13 +209,13 @@ mod tests {
             ("x-mine", "stays"),
         ]);
         let client = IpAddr::from([127, 0, 0, 1]);
-        prepare(
+        let added = prepare(
             &mut headers,
-            Inward {
+            &Inward {
                 host: "x.fn.d:8443",
                 origin: Origin { client, secure: true, trusted: false },
                 peer: client,
-                target: HeaderValue::from_static("function/fn_0"),
+                target: Aim::Function(FunctionId::from_u128(0)),
                 request_id: RequestId::from_u128(1),
                 prefix: None,
                 websocket: false,
@@ -179,6 +223,7 @@ mod tests {
                 from_inside: false,
             },
         );
+        added.append_to(&mut headers);
         for gone in [
             "x-wrenn-token",
             "x-wrenn-anything",
@@ -190,11 +235,12 @@ mod tests {
             assert!(!headers.contains_key(gone), "{gone}");
         }
         assert!(!headers.contains_key("x-forwarded-prefix"));
+        assert_eq!(headers.get_all("x-request-id").iter().count(), 1);
         assert_eq!(headers["x-request-id"], headers["x-wrenn-request-id"]);
         assert_eq!(headers["te"], "trailers");
         assert_eq!(headers["host"], "x.fn.d:8443");
         assert_eq!(headers["x-forwarded-proto"], "https");
-        assert_eq!(headers["x-wrenn-target"], "function/fn_0");
+        assert_eq!(headers["x-wrenn-target"], format!("function/{}", FunctionId::from_u128(0)));
         assert_eq!(headers["x-wrenn-protocol"], "h2c");
         assert_eq!(headers["cookie"], "a=1; b=2");
         assert_eq!(headers["x-mine"], "stays");
@@ -206,7 +252,7 @@ mod tests {
     fn circles_end() {
         let mut headers = HeaderMap::new();
         for _ in 0..HOPS_MAX - 1 {
-            headers.append(header::VIA, VIA);
+            headers.append(header::VIA, HeaderValue::from_static("1.1 wrenn"));
         }
         assert!(check_hops(&headers).is_ok());
         headers.append(header::VIA, HeaderValue::from_static("1.1 other, 1.1 wrenn"));

@@ -23,6 +23,10 @@ pub(crate) struct Public<'a> {
 
 /// Rewrites `Location` and `Content-Location` where they name the guest's own address.
 pub(crate) fn rewrite(headers: &mut HeaderMap, own_port: Option<Port>, public: &Public<'_>) {
+    // Most answers name neither: a glance at the names costs less than asking for the two.
+    if !headers.keys().any(|n| *n == header::LOCATION || *n == header::CONTENT_LOCATION) {
+        return;
+    }
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         let Some(value) = headers.get(&name) else { continue };
         let rewritten = value.to_str().ok().and_then(|text| rewritten(text, own_port, public));

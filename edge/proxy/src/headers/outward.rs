@@ -1,16 +1,25 @@
 //! An agent's header fields on their way to the client.
 
-use std::fmt::Write as _;
+use std::time::Duration;
 
+use edge_telemetry::digits;
 use http::{HeaderMap, HeaderValue, header};
 
-use super::{ERROR, REUSE, SANDBOX, SERVER_TIMING, VERSION, hop, strip_ours};
+use super::{ERROR, REUSE, SANDBOX, SERVER_TIMING, VERSION, seen::Seen, strip};
 
-/// Removes what the client must not see and what a guest must not say.
-pub(crate) fn prepare(headers: &mut HeaderMap) {
-    hop::strip(headers);
-    strip_ours(headers, |name| [SANDBOX, ERROR, REUSE, VERSION].contains(name));
-    headers.remove(header::ALT_SVC); // a guest does not say where else the edge listens
+/// Removes what the client must not see and what a guest must not say. Returns whether a field of ours
+/// is left, which the client is told.
+pub(crate) fn prepare(headers: &mut HeaderMap) -> bool {
+    let mut left = false;
+    strip(headers, |name, kind| {
+        if kind.has(Seen::OURS) {
+            let told = [SANDBOX, ERROR, REUSE, VERSION].contains(name);
+            left |= told;
+            return !told;
+        }
+        *name == header::ALT_SVC // a guest does not say where else the edge listens
+    });
+    left
 }
 
 /// What the agent says of where the time went, milliseconds.
@@ -22,14 +31,16 @@ pub(crate) struct Timing {
 }
 
 /// Puts the edge's own entry before those of the agent and reads what the agent said.
-pub(crate) fn add_timing(headers: &mut HeaderMap, route_ms: f64) -> Timing {
+pub(crate) fn add_timing(headers: &mut HeaderMap, route: Duration) -> Timing {
     let mut timing = Timing::default();
-    let mut text = String::with_capacity(96);
-    let _ = write!(text, "route;dur={route_ms:.3}");
+    let mut text = Vec::with_capacity(96);
+    text.extend_from_slice(b"route;dur=");
+    let us = route.saturating_add(Duration::from_nanos(500)).as_micros(); // rounded
+    digits::thousandths(&mut text, u64::try_from(us).unwrap_or(u64::MAX));
     for entry in headers.get_all(&SERVER_TIMING) {
         if let Ok(entry) = entry.to_str() {
-            text.push_str(", ");
-            text.push_str(entry);
+            text.extend_from_slice(b", ");
+            text.extend_from_slice(entry.as_bytes());
             // The agent's own is the last: what a guest says stands before it.
             timing = Timing::default();
             read_timing(entry, &mut timing);
@@ -92,7 +103,7 @@ mod tests {
     #[test]
     fn route_comes_before_the_agents_timings_which_are_read() {
         let mut headers = map(&[("server-timing", "lease;dur=0.1, upstream;dur=3, db;dur=x")]);
-        let timing = add_timing(&mut headers, 0.25);
+        let timing = add_timing(&mut headers, Duration::from_micros(250));
         let text = "route;dur=0.250, lease;dur=0.1, upstream;dur=3, db;dur=x";
         assert_eq!(headers["server-timing"], text);
         let expected = Timing { lease_ms: Some(0.1), restore_ms: None, upstream_ms: Some(3.0) };

@@ -127,6 +127,7 @@ fn request(attempt: &Attempt<'_>) -> Request<RequestBody> {
     *request.method_mut() = parts.method.clone();
     *request.version_mut() = Version::HTTP_2;
     *request.headers_mut() = parts.headers.clone();
+    attempt.added.append_to(request.headers_mut());
     let host = request.headers_mut().remove(http::header::HOST);
     let authority = host.and_then(|host| host.to_str().ok()?.parse().ok());
     let mut uri = parts.uri.clone().into_parts();

@@ -20,7 +20,9 @@ use tokio::{
 pub(crate) use body::UpstreamBody;
 pub(crate) use pool::Pool;
 
-use crate::{body::BoxError, config::Limits, pace::Pace, request_body::BodyHandle};
+use crate::{
+    body::BoxError, config::Limits, headers::added::Added, pace::Pace, request_body::BodyHandle,
+};
 
 /// Stale kept connections that are tried before a new one is made.
 const STALE_MAX: usize = 4;
@@ -48,6 +50,7 @@ pub(crate) struct Answered {
 pub(crate) struct Attempt<'a> {
     pub(crate) agent: SocketAddr,
     pub(crate) parts: &'a request::Parts,
+    pub(crate) added: &'a Added,
     pub(crate) body: &'a BodyHandle,
     pub(crate) deadline: Instant,
     /// The body stays here until the agent asks for it.
@@ -135,6 +138,7 @@ impl Upstream {
         let sent_at = Instant::now();
         let hold = attempt.hold_body && !attempt.body.is_empty();
         let sending = Sending {
+            fields: attempt.added.wire(),
             deadline: attempt.deadline,
             hold_body_until: hold.then(|| sent_at + HOLD_WAIT),
             on_interim,
