@@ -165,7 +165,9 @@ where
                 link.accepted.fetch_add(1, Ordering::Relaxed);
                 // Reaped here and not when they end: that would wake this task once more for each.
                 reap(&mut requests);
-                requests.spawn(request::serve(Arc::clone(link), send, recv, service.clone()));
+                let serving = request::serve(Arc::clone(link), send, recv, service.clone());
+                // On the heap of its own, which it gives back when it ends and not when it is reaped.
+                requests.spawn(Box::pin(serving));
             }
         }
     }
