@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-/// Bounds of a connection. How many streams a client may open, and how many bytes it may have on the
-/// way, are bounds of the transport: see `quinn::TransportConfig`.
+/// Bounds of a connection. How many streams a new client may open, and how many bytes it may have on
+/// the way, are bounds of the transport: see `quinn::TransportConfig`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Most bytes of one request's head, or of its trailers, as RFC 9114 4.2.2 counts them: 32 more
@@ -17,6 +17,10 @@ pub struct Config {
     pub max_field_section_bytes: u32,
     /// Most fields of one head, pseudo-header fields included.
     pub max_fields: usize,
+    /// How many requests a client may have open at once, after its first few. Until then, or for
+    /// ever with `None`, what the transport allows: if it is [`FIRST_REQUESTS`](crate::FIRST_REQUESTS),
+    /// a connection with few requests takes less memory.
+    pub requests_open_max: Option<u32>,
     /// Longest wait for a request's head, counted from its first byte.
     pub head_timeout: Duration,
     /// Longest silence within a request's body while it is waited for (not within a tunnel), and
@@ -57,6 +61,7 @@ impl Default for Config {
         Self {
             max_field_section_bytes: 32 * 1024,
             max_fields: 128,
+            requests_open_max: None,
             head_timeout: Duration::from_secs(10),
             body_idle_timeout: Duration::from_secs(60),
             ack_timeout: Duration::from_secs(240),

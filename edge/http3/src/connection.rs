@@ -22,6 +22,11 @@ use crate::{
     wire::{Code, frame, varint as number, write_frame_header, write_settings},
 };
 
+/// How many requests the transport should allow a new connection to have open at once, if it is to
+/// allow more later ([`Config::requests_open_max`]). QUIC keeps tables with a place for each stream
+/// that a client may open, so a hundred of them cost every connection 4 KiB from its start.
+pub const FIRST_REQUESTS: u32 = 16;
+
 /// The first GOAWAY: no request is refused yet (RFC 9114 5.2).
 const GOAWAY_NOBODY: u64 = number::MAX - 3;
 
@@ -30,6 +35,11 @@ const NOTICE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 
 /// How long the client has to close the connection itself: three round trips, within these bounds.
 const FAREWELL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// The request with which a connection is no longer one of those that bring but a few, and may have
+/// as many open as [`Config::requests_open_max`] says: half of [`FIRST_REQUESTS`], so that a client
+/// that goes on learns of the room before it needs it.
+const NOT_FEW: u64 = FIRST_REQUESTS as u64 / 2;
 
 /// How often the tasks of requests that ended are forgotten while no new ones come.
 const TIDY_EVERY: Duration = Duration::from_secs(2);
@@ -162,7 +172,9 @@ where
                     reject(link, send, recv);
                     continue;
                 }
-                link.accepted.fetch_add(1, Ordering::Relaxed);
+                if link.accepted.fetch_add(1, Ordering::Relaxed) + 1 == NOT_FEW {
+                    allow_more(link);
+                }
                 // Reaped here and not when they end: that would wake this task once more for each.
                 reap(&mut requests);
                 let serving = request::serve(Arc::clone(link), send, recv, service.clone());
@@ -204,6 +216,13 @@ async fn send_goaway(link: &Link, control: &mut SendStream, id: u64) {
     // A client that doesn't let us write will see the connection close.
     let _ = timeout(NOTICE.1, control.write_all(&out)).await;
     tracing::trace!(peer = %link.quic.remote_address(), id, "goaway");
+}
+
+/// The client turned out to have many requests.
+fn allow_more(link: &Link) {
+    if let Some(most) = link.config.requests_open_max {
+        link.quic.set_max_concurrent_bi_streams(most.into());
+    }
 }
 
 /// The client may send the request again elsewhere (RFC 9114 4.1.1).

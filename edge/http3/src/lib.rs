@@ -43,7 +43,7 @@ mod respond;
 pub(crate) mod wire;
 
 pub use config::{Config, Counters};
-pub use connection::{Ended, serve};
+pub use connection::{Ended, FIRST_REQUESTS, serve};
 pub use error::{BodyError, BoxError, ConnectionError, InterimError};
 pub use exchange::Interim;
 pub use recv_body::RecvBody;

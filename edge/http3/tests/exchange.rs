@@ -7,8 +7,8 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use edge_http3::{BoxError, Config, Interim, Protocol, RecvBody};
-use futures::{StreamExt, stream};
+use edge_http3::{BoxError, Config, FIRST_REQUESTS, Interim, Protocol, RecvBody};
+use futures::{FutureExt, StreamExt, stream};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody};
@@ -291,4 +291,24 @@ async fn an_urgent_answer_leaves_far_less_to_others_than_one_that_is_not() {
 async fn a_priority_update_replaces_what_the_head_said() {
     let (urgent, idle) = (overtaken_by("u=7", "u=0").await, overtaken_by("u=0", "u=7").await);
     assert!(urgent > 4 * idle, "{urgent} bytes at u=0, {idle} bytes at u=7");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_may_have_more_requests_open() {
+    let config = Config { requests_open_max: Some(40), ..Config::default() };
+    let server = Server::start(config, |_| -> Answer { Box::pin(std::future::pending()) });
+    let raw = server.raw().await;
+    let mut open = Vec::new();
+    for _ in 0..FIRST_REQUESTS {
+        open.push(raw.quic.open_bi().now_or_never().unwrap().unwrap());
+    }
+    assert!(raw.quic.open_bi().now_or_never().is_none());
+    let get = [(":method", "GET"), (":scheme", "https"), (":authority", "a"), (":path", "/")];
+    for (send, _) in &mut open[..FIRST_REQUESTS as usize / 2] {
+        send.write_all(&headers(&get)).await.unwrap();
+    }
+    for _ in FIRST_REQUESTS..40 {
+        open.push(timeout(PATIENCE, raw.quic.open_bi()).await.unwrap().unwrap());
+    }
+    assert!(raw.quic.open_bi().now_or_never().is_none());
 }

@@ -74,7 +74,7 @@ pub struct Limits {
     pub max_connections: usize,
     /// Open client connections of one address (one /64 with IPv6).
     pub max_connections_per_address: usize,
-    /// Requests at a time on one HTTP/2 or HTTP/3 connection.
+    /// Requests at a time on one HTTP/2 or HTTP/3 connection (with HTTP/3 16 until it has made eight).
     pub max_streams: u32,
     /// Bytes of one request's header fields, names and values.
     pub max_header_bytes: u32,
@@ -117,7 +117,7 @@ impl Default for Limits {
         Self {
             max_connections: 16_384,
             max_connections_per_address: 4096,
-            // What RFC 9113 6.5.2 recommends at least. A QUIC connection has memory for each from the start.
+            // What RFC 9113 6.5.2 and RFC 9114 6.1 recommend at least. QUIC has memory for each that is allowed.
             max_streams: 100,
             max_header_bytes: 32 * 1024,
             max_headers: 128,

@@ -68,7 +68,12 @@ impl Server {
             .unwrap();
         tls.alpn_protocols = vec![b"h3".to_vec()];
         let quic = QuicServerConfig::try_from(tls).unwrap();
-        let quic = quinn::ServerConfig::with_crypto(Arc::new(quic));
+        let mut quic = quinn::ServerConfig::with_crypto(Arc::new(quic));
+        if config.requests_open_max.is_some() {
+            let mut transport = quinn::TransportConfig::default();
+            transport.max_concurrent_bidi_streams(edge_http3::FIRST_REQUESTS.into());
+            quic.transport_config(Arc::new(transport));
+        }
         let endpoint = quinn::Endpoint::server(quic, "127.0.0.1:0".parse().unwrap()).unwrap();
         let counters = Arc::clone(&config.counters);
         let (drain, (report, ended)) = (CancellationToken::new(), mpsc::channel(8));

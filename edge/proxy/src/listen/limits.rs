@@ -160,6 +160,7 @@ fn h3(limits: &Limits) -> edge_http3::Config {
     edge_http3::Config {
         max_field_section_bytes: limits.max_header_bytes,
         max_fields: limits.max_headers,
+        requests_open_max: Some(limits.max_streams),
         head_timeout: limits.header_read_timeout,
         body_idle_timeout: limits.body_idle_timeout,
         resets_per_second_max: limits.max_resets_per_second,
@@ -169,7 +170,7 @@ fn h3(limits: &Limits) -> edge_http3::Config {
 
 fn quic(limits: &Limits) -> TransportLimits {
     TransportLimits {
-        max_bidi_streams: limits.max_streams,
+        max_bidi_streams: limits.max_streams.min(edge_http3::FIRST_REQUESTS), // then as HTTP/3 says
         idle: limits.idle_timeout.max(Duration::from_secs(1)),
         stream_window: QUIC_STREAM_WINDOW_BYTES,
         connection_window: QUIC_CONNECTION_WINDOW_BYTES,
