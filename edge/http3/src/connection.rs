@@ -1,7 +1,7 @@
 //! A server connection: its control stream, its requests, its drain.
 
 use std::{
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -69,26 +69,30 @@ pub struct Ended {
 /// # Cancel safety
 ///
 /// Dropping the future closes the connection and aborts its requests.
-pub async fn serve<S, F, B>(
+pub fn serve<S, F, B>(
     connection: quinn::Connection,
     config: Arc<Config>,
     service: S,
-    drain: impl Future<Output = ()>,
-) -> Result<Ended, ConnectionError>
+    drain: impl Future<Output = ()> + Send,
+) -> impl Future<Output = Result<Ended, ConnectionError>> + Send
 where
     S: Fn(Request<RecvBody>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
+    // This future lives as long as the connection, and an `async fn` would hold what it is given twice.
+    let drain = Box::pin(drain);
     let link = Arc::new(Link::new(connection, config));
-    let ended = run(&link, service, drain).await;
-    match (link.failure(), ended) {
-        (Some(failure), _) => Err(failure),
-        (None, Ok(())) => Ok(ended_of(&link, true)),
-        (None, Err(error)) => match peer_error(error) {
-            Some(error) => Err(error),
-            None => Ok(ended_of(&link, false)),
-        },
+    async move {
+        let ended = run(&link, service, drain).await;
+        match (link.failure(), ended) {
+            (Some(failure), _) => Err(failure),
+            (None, Ok(())) => Ok(ended_of(&link, true)),
+            (None, Err(error)) => match peer_error(error) {
+                Some(error) => Err(error),
+                None => Ok(ended_of(&link, false)),
+            },
+        }
     }
 }
 
@@ -123,44 +127,46 @@ enum Stage {
 }
 
 /// Ok: the connection was drained.
+///
+/// What it awaits but once is on the heap for as long, or this future would have room for the largest.
 async fn run<S, F, B>(
     link: &Arc<Link>,
     service: S,
-    drain: impl Future<Output = ()>,
+    mut drain: Pin<Box<impl Future<Output = ()>>>,
 ) -> Result<(), quinn::ConnectionError>
 where
     S: Fn(Request<RecvBody>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let mut control = open_control(link).await?;
+    let mut control = Box::pin(open_control(link)).await?;
     let mut side = JoinSet::new();
     side.spawn(control::run(Arc::clone(link), control.stopped()));
     let mut requests = JoinSet::new();
     let _closing = Closing(link);
     let mut stage = Stage::Open;
-    let mut drain = pin!(drain);
-    let mut notice = pin!(sleep(Duration::ZERO));
-    let mut tidy = pin!(sleep(TIDY_EVERY));
+    // When the next stage begins, if that is a matter of time; else when to tidy up.
+    let mut alarm = pin!(sleep(TIDY_EVERY));
     loop {
         tokio::select! {
             biased;
             () = &mut drain, if stage == Stage::Open => {
                 stage = Stage::Announced;
                 link.drain();
-                send_goaway(link, &mut control, GOAWAY_NOBODY).await;
+                Box::pin(send_goaway(link, &mut control, GOAWAY_NOBODY)).await;
                 let patience = link.quic.rtt().clamp(NOTICE.0, NOTICE.1);
-                notice.as_mut().reset(Instant::now() + patience);
+                alarm.as_mut().reset(Instant::now() + patience);
             }
-            () = &mut notice, if stage == Stage::Announced => {
-                stage = Stage::Closing;
-                let next = link.accepted.load(Ordering::Relaxed) * 4;
-                send_goaway(link, &mut control, next).await;
-            }
-            // What ended stays in memory until then: not for as long as the client says nothing.
-            () = &mut tidy, if !requests.is_empty() => {
+            () = &mut alarm, if stage == Stage::Announced || !requests.is_empty() => {
+                if stage == Stage::Announced {
+                    stage = Stage::Closing;
+                    let next = link.accepted.load(Ordering::Relaxed) * 4;
+                    Box::pin(send_goaway(link, &mut control, next)).await;
+                }
+                // What ended stays in memory until then: not for as long as the client says nothing.
                 reap(&mut requests);
-                tidy.as_mut().reset(Instant::now() + TIDY_EVERY);
+                link.deliveries.tidy();
+                alarm.as_mut().reset(Instant::now() + TIDY_EVERY);
             }
             joined = requests.join_next(), if stage == Stage::Closing => match joined {
                 Some(joined) => log_panic(joined),
@@ -183,12 +189,17 @@ where
             }
         }
     }
+    Box::pin(farewell(link)).await;
+    Ok(())
+}
+
+/// Gives the client time to take what is on its way, and to close the connection itself.
+async fn farewell(link: &Link) {
     let patience = link.config.ack_timeout.min(SMALL_ANSWERS);
     // Whoever takes longer has lost the connection, or does not want it.
     let _ = timeout(patience, link.deliveries.all()).await;
     let patience = (link.quic.rtt() * 3).clamp(FAREWELL.0, FAREWELL.1);
     let _ = timeout(patience, link.quic.closed()).await; // the client may close it first
-    Ok(())
 }
 
 /// Opens our control stream and says what we support (RFC 9114 6.2.1).

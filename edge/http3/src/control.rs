@@ -1,13 +1,12 @@
 //! The client's streams in one direction: control, QPACK, and what is none of our business.
 
 use std::{
-    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use quinn::{ReadError, RecvStream};
 use tokio::time::timeout;
 
@@ -35,38 +34,66 @@ const OPEN_MAX: usize = 16;
 
 /// Accepts and reads the client's streams until the connection ends. `stopped` is about our control
 /// stream.
-pub(crate) async fn run(link: Arc<Link>, stopped: impl Future<Output = Stopped>) {
-    let mut stopped = pin!(stopped);
+///
+/// This future and those of the streams live as long as the connection, so they are not `async fn`s,
+/// which would hold what they are given twice.
+pub(crate) fn run(
+    link: Arc<Link>,
+    stopped: impl Future<Output = Stopped> + Send + 'static,
+) -> impl Future<Output = ()> + Send {
+    let mut stopped = Box::pin(stopped);
     let mut streams: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
-    loop {
-        tokio::select! {
-            accepted = link.quic.accept_uni() => {
-                let Ok(recv) = accepted else { return };
-                if !link.count_uni(streams.len(), OPEN_MAX) {
+    async move {
+        loop {
+            tokio::select! {
+                accepted = link.quic.accept_uni() => {
+                    let Ok(recv) = accepted else { return };
+                    if !link.count_uni(streams.len(), OPEN_MAX) {
+                        return;
+                    }
+                    streams.push(read(Arc::clone(&link), recv));
+                }
+                Some(()) = streams.next() => {}
+                // It is never finished, so nothing but a stop or the connection's end comes of it.
+                outcome = &mut stopped => {
+                    if outcome.is_ok() {
+                        let reason = "our control stream was stopped";
+                        link.refuse(Code::H3_CLOSED_CRITICAL_STREAM, reason.into());
+                    }
                     return;
                 }
-                streams.push(read(Arc::clone(&link), recv).boxed());
-            }
-            Some(()) = streams.next() => {}
-            // It is never finished, so nothing but a stop or the connection's end comes of it.
-            outcome = &mut stopped => {
-                if outcome.is_ok() {
-                    let reason = "our control stream was stopped";
-                    link.refuse(Code::H3_CLOSED_CRITICAL_STREAM, reason.into());
-                }
-                return;
             }
         }
     }
 }
 
-async fn read(link: Arc<Link>, mut recv: RecvStream) {
-    let reading = read_type(&mut recv);
+/// Reads a stream to its end.
+fn read(link: Arc<Link>, mut recv: RecvStream) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        // On the heap for as long as it takes: what comes after needs far less.
+        let Some(mut reader) = Box::pin(begin(&link, &mut recv)).await else { return };
+        loop {
+            let bytes = match recv.read_chunk(CHUNK_BYTES, true).await {
+                Ok(Some(chunk)) => chunk.bytes,
+                Ok(None) | Err(ReadError::Reset(_)) => break,
+                Err(_) => return,
+            };
+            if !reader.take(&link, bytes) {
+                return;
+            }
+        }
+        link.refuse(Code::H3_CLOSED_CRITICAL_STREAM, "a critical stream was closed".into());
+    })
+}
+
+/// Finds out what kind of stream it is, and takes what came with its type. `None`: there is nothing
+/// more to do about it.
+async fn begin(link: &Link, recv: &mut RecvStream) -> Option<Critical> {
     // A stream may end before it says what it is (RFC 9114 6.2).
-    let typed = timeout(link.config.head_timeout, reading).await.unwrap_or(None);
+    let typed = timeout(link.config.head_timeout, read_type(recv)).await.unwrap_or(None);
     let Some((ty, rest)) = typed else {
         let _ = recv.stop(varint(Code::H3_STREAM_CREATION_ERROR)); // it may have ended
-        return;
+        return None;
     };
     let mut reader = match ty {
         CONTROL => Critical::Control {
@@ -76,29 +103,20 @@ async fn read(link: Arc<Link>, mut recv: RecvStream) {
         QPACK_ENCODER => Critical::Encoder(EncoderStream::default()),
         QPACK_DECODER => Critical::Decoder(DecoderStream::default()),
         PUSH => {
-            return link.refuse(Code::H3_STREAM_CREATION_ERROR, "a client can't push".into());
+            link.refuse(Code::H3_STREAM_CREATION_ERROR, "a client can't push".into());
+            return None;
         }
         _ => {
             let _ = recv.stop(varint(Code::H3_STREAM_CREATION_ERROR)); // it may have ended
-            return;
+            return None;
         }
     };
     let bit = 1 << ty;
     if link.critical.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
-        return link.refuse(Code::H3_STREAM_CREATION_ERROR, "a second stream of a type".into());
+        link.refuse(Code::H3_STREAM_CREATION_ERROR, "a second stream of a type".into());
+        return None;
     }
-    let mut chunk = Some(rest);
-    while let Some(bytes) = chunk {
-        if !reader.take(&link, bytes) || !link.count_control() {
-            return;
-        }
-        chunk = match recv.read_chunk(CHUNK_BYTES, true).await {
-            Ok(chunk) => chunk.map(|chunk| chunk.bytes),
-            Err(ReadError::Reset(_)) => None,
-            Err(_) => return,
-        };
-    }
-    link.refuse(Code::H3_CLOSED_CRITICAL_STREAM, "a critical stream was closed".into());
+    reader.take(link, rest).then_some(reader)
 }
 
 /// The type of a stream, and what came with it. `None`: it ended before.
@@ -127,6 +145,10 @@ enum Critical {
 impl Critical {
     /// Takes the next bytes. False: the connection has been closed because of them.
     fn take(&mut self, link: &Link, bytes: Bytes) -> bool {
+        self.read(link, bytes) && link.count_control()
+    }
+
+    fn read(&mut self, link: &Link, bytes: Bytes) -> bool {
         let refused = |error: StreamError| link.refuse(error.code(), error.to_string());
         match self {
             Self::Control { reader, since } => {

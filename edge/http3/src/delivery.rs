@@ -42,6 +42,13 @@ impl Deliveries {
         kept.push_back(delivery);
     }
 
+    /// Forgets those that have ended.
+    pub(crate) fn tidy(&self) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain_mut(|delivery| delivery.as_mut().now_or_never().is_none());
+        kept.shrink_to_fit();
+    }
+
     /// Waits until all have ended.
     pub(crate) async fn all(&self) {
         let kept = {
@@ -83,5 +90,19 @@ mod tests {
             deliveries.push(Box::pin(std::future::pending()));
         }
         assert!(kept(&deliveries) <= KEPT_MAX + 1);
+    }
+
+    #[test]
+    fn tidying_up_leaves_those_that_have_not_ended() {
+        let deliveries = Deliveries::default();
+        for n in 0..10 {
+            deliveries.push(Box::pin(async move {
+                if n % 2 == 0 { std::future::pending().await } else { Ok(None) }
+            }));
+        }
+        deliveries.tidy();
+        assert_eq!(kept(&deliveries), 5);
+        deliveries.tidy();
+        assert_eq!(kept(&deliveries), 5);
     }
 }
