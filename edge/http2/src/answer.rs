@@ -55,6 +55,7 @@ where
         let mut core = link.lock();
         let Some(stream) = core.streams.get(id) else { return };
         stream.answer = Answer::Begun;
+        core.begun += 1;
         put_head(&mut core, id, &parts, length, ends);
         if ends {
             return core.end_answer(id);

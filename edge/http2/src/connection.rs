@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -40,6 +40,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Most bytes that are read from a client that is sent away, so that it comes to read why.
 const FAREWELL_BYTES: u64 = 1024 * 1024;
 
+/// As much fills a TLS record: with more it would not get cheaper.
+const WORTH_WRITING_BYTES: usize = 16 * 1024;
 /// Rounds of one turn, after which others have theirs.
 const ROUNDS_MAX: u32 = 32;
 
@@ -111,6 +113,8 @@ struct Connection<I, T> {
     requests: u64,
     /// The preface has come.
     prefaced: bool,
+    /// What is to be written waits for a turn of others.
+    waited: bool,
 }
 
 impl<I, T> Connection<I, T>
@@ -138,6 +142,7 @@ where
             last_read: now,
             requests: 0,
             prefaced: false,
+            waited: false,
             link,
         }
     }
@@ -162,6 +167,9 @@ where
             let ran = self.tasks.run();
             self.say_what_is_due(cx);
             if writable {
+                if self.lets_others_first(cx) {
+                    return Poll::Pending;
+                }
                 match self.link.lock().out.poll_flush(cx, &mut self.io) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(End::Io(error)),
@@ -195,6 +203,23 @@ where
             Poll::Ready(verdict) => Poll::Ready(End::Verdict(verdict)),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Where answers come in numbers, what is to be written waits for one turn of the worker's other
+    /// tasks: more of them begin meanwhile, and one write for all costs a fraction.
+    fn lets_others_first(&mut self, cx: &mut Context<'_>) -> bool {
+        let many = {
+            let mut core = self.link.lock();
+            (1..WORTH_WRITING_BYTES).contains(&core.out.len()) && core.has_many_answers()
+        };
+        self.waited = many && !self.waited;
+        if self.waited {
+            let _ = pin!(tokio::task::yield_now()).poll(cx); // wakes us then
+            self.link.bell.yield_turn();
+        } else {
+            self.link.lock().begun = 0;
+        }
+        self.waited
     }
 
     /// Does what the frames say that are there; reads more if there is none. Pending: neither can be

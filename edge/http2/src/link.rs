@@ -33,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) stream_window: u32,
     /// The client's dynamic table has become smaller: it waits to hear that we use none.
     pub(crate) tell_no_table: bool,
+    /// Answers that have begun since the last write.
+    pub(crate) begun: u32,
     /// Who waits for a turn to write.
     waiting: VecDeque<u32>,
     /// The futures of streams that are no more.
@@ -102,6 +104,11 @@ impl Core {
             }
         }
         None
+    }
+
+    /// Whether answers come in numbers: several have begun since the last write, or one is still to.
+    pub(crate) fn has_many_answers(&mut self) -> bool {
+        self.begun > 1 || self.streams.iter_mut().any(|stream| stream.answer == Answer::Waiting)
     }
 
     /// A stream's window is wider: who waited for that gets in line.
@@ -209,6 +216,7 @@ impl Link {
             recv: RecvWindow::new(config.connection_window_bytes.max(DEFAULT_WINDOW)),
             stream_window: DEFAULT_WINDOW,
             tell_no_table: false,
+            begun: 0,
             waiting: VecDeque::new(),
             doomed: Vec::new(),
             send_buffer_bytes: config.send_buffer_bytes,

@@ -18,8 +18,8 @@ use crate::{config::Limits, gateway::Protocol};
 const H2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// HTTP/2 flow control per connection: what a client can make us hold.
 const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// HTTP/2 bytes per stream that wait to be sent.
-const H2_SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// HTTP/2 bytes per connection that wait to be sent.
+const H2_SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// QUIC flow control per stream.
 const QUIC_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// QUIC flow control per connection, each way.
