@@ -6,9 +6,9 @@ pub(crate) const DIGITS: usize = 25;
 const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 /// Digits of a part whose numbers fit into 64 bits.
-const PART: usize = 12;
+const PART: usize = 2 * HALF as usize;
 /// Digits of half a part, whose numbers fit into 32 bits.
-const HALF: u32 = PART as u32 / 2;
+const HALF: u32 = 6;
 
 /// All numbers of two digits: half as many divisions as digit by digit.
 const PAIRS: [[u8; 2]; 36 * 36] = {
