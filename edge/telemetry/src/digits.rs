@@ -51,16 +51,37 @@ pub(crate) fn three(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&[pair(number / 100 % 10)[1], tens, ones]);
 }
 
+/// Longest text of an octet, and of the mark behind it.
+const OCTET_MAX: usize = 4;
+
+/// All octets with a dot behind them, and how long that is.
+const OCTETS: [([u8; OCTET_MAX], u8); 256] = {
+    let mut octets = [([0; OCTET_MAX], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let [tens, ones] = PAIRS[octet % 100];
+        octets[octet] = match octet {
+            0..10 => ([ones, b'.', 0, 0], 2),
+            10..100 => ([tens, ones, b'.', 0], 3),
+            _ => ([PAIRS[octet / 100][1], tens, ones, b'.'], 4),
+        };
+        octet += 1;
+    }
+    octets
+};
+
 /// Appends an address as `Display` writes it.
 pub fn ip(out: &mut Vec<u8>, ip: IpAddr) {
     match ip {
         IpAddr::V4(ip) => {
-            let [a, b, c, d] = ip.octets();
-            number(out, a.into());
-            for octet in [b, c, d] {
-                out.push(b'.');
-                number(out, octet.into());
+            // Put together here, each octet with all its bytes: how many of them count is seen after.
+            let (mut text, mut end) = ([0; 4 * OCTET_MAX], 0);
+            for octet in ip.octets() {
+                let (digits, len) = OCTETS[usize::from(octet)];
+                text[end..end + OCTET_MAX].copy_from_slice(&digits);
+                end += usize::from(len);
             }
+            out.extend_from_slice(&text[..end - 1]); // the last dot is none
         }
         IpAddr::V6(ip) => {
             let _ = write!(out, "{ip}"); // a vector takes everything

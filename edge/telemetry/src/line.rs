@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use jiff::Timestamp;
+use pool_model::IdText;
 
 use crate::{
     digits,
@@ -34,7 +35,7 @@ impl Lines {
         fields.put("{ \"time\":\"");
         self.time(fields.0, record.at_ns);
         fields.put("\"");
-        fields.word(name!("request_id"), record.id.0.text().as_str());
+        fields.id(name!("request_id"), record.id.0.text());
         if let Some(client) = record.client {
             fields.address(name!("client"), client);
         }
@@ -86,10 +87,10 @@ fn write_route(fields: &mut Fields<'_>, record: &RequestRecord) {
         fields.number(name!("version"), record.version.into());
     }
     if let Some(team) = record.team {
-        fields.word(name!("team"), team.text().as_str());
+        fields.id(name!("team"), team.text());
     }
     if let Some(sandbox) = record.sandbox {
-        fields.word(name!("sandbox"), sandbox.text().as_str());
+        fields.id(name!("sandbox"), sandbox.text());
     }
     if record.port > 0 {
         fields.number(name!("port"), record.port.into());
@@ -143,6 +144,14 @@ impl Fields<'_> {
             self.put(value);
             self.put("\"");
         }
+    }
+
+    #[inline]
+    fn id(&mut self, name: &'static str, value: IdText) {
+        self.put(name);
+        self.put("\"");
+        self.0.extend_from_slice(value.as_bytes());
+        self.put("\"");
     }
 
     #[inline]

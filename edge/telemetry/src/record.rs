@@ -205,7 +205,7 @@ pub(crate) fn bounded(text: &str, max: usize) -> &str {
 impl RequestRecord {
     /// Sets the host, cut to 256 bytes (a name has 253 at most, RFC 1035 2.3.4).
     pub fn set_host(&mut self, host: &str) {
-        bounded(host, HOST_MAX).clone_into(&mut self.host);
+        self.host = bounded(host, HOST_MAX).to_owned();
     }
 
     /// Sets the path, cut to 512 bytes.
