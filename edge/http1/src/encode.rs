@@ -5,6 +5,9 @@ use std::{cell::RefCell, time::SystemTime};
 use bytes::{BufMut as _, BytesMut};
 use http::{HeaderMap, Method, StatusCode, Version, header, request, response};
 
+/// A body of so many bytes has its place kept behind its head.
+const SMALL_BYTES: usize = 4 * 1024;
+
 /// How the end of a body is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
@@ -25,7 +28,7 @@ pub(crate) fn response(
     framing: Framing,
     connection: Option<&'static str>,
 ) {
-    buf.reserve(256 + parts.headers.len() * 48);
+    make_room(buf, 256 + parts.headers.len() * 48 + body_room(framing));
     status_line(buf, parts.status);
     let upgrading = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     for (name, value) in &parts.headers {
@@ -56,6 +59,21 @@ pub(crate) fn response(
     buf.put_slice(b"\r\n");
 }
 
+/// Room in a buffer; a new one's is allocated without a detour.
+fn make_room(buf: &mut BytesMut, bytes: usize) {
+    if buf.capacity() == 0 {
+        *buf = BytesMut::with_capacity(bytes);
+    } else {
+        buf.reserve(bytes);
+    }
+}
+
+/// Room for a body that is small: it is copied behind its head.
+fn body_room(framing: Framing) -> usize {
+    let Framing::Length(length) = framing else { return 0 };
+    usize::try_from(length).ok().filter(|length| *length <= SMALL_BYTES).unwrap_or(0)
+}
+
 /// Writes a 1xx head.
 pub(crate) fn interim(buf: &mut BytesMut, status: StatusCode, headers: &HeaderMap) {
     status_line(buf, status);
@@ -70,7 +88,7 @@ pub(crate) fn interim(buf: &mut BytesMut, status: StatusCode, headers: &HeaderMa
 
 /// Writes a request's head; `fields` are more of them, as they are.
 pub(crate) fn request(buf: &mut BytesMut, parts: &request::Parts, fields: &[u8], framing: Framing) {
-    buf.reserve(256 + parts.headers.len() * 48 + fields.len());
+    make_room(buf, 256 + parts.headers.len() * 48 + fields.len());
     buf.put_slice(parts.method.as_str().as_bytes());
     buf.put_u8(b' ');
     match parts.uri.path_and_query() {

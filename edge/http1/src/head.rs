@@ -14,7 +14,7 @@ use crate::{decode::Decoder, framing};
 /// Header fields that are looked at; more are refused whatever the configuration says.
 pub(crate) const FIELDS_MAX: usize = 256;
 /// Place for what a proxy adds to a head, so that the map need not grow.
-const FIELDS_ADDED: usize = 12;
+const FIELDS_ADDED: usize = 5;
 
 /// Why a head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -71,8 +71,7 @@ impl Reader {
         let mut read = ReadBuf::uninit(&mut space);
         ready!(Pin::new(&mut *self.io).poll_read(cx, &mut read))?;
         let read = read.filled();
-        self.buf.reserve(read.len());
-        self.buf.extend_from_slice(read);
+        self.buf = BytesMut::from(read);
         self.eof = read.is_empty();
         // There may be more, and then it is not by way of the stack.
         self.little = read.len() < READ_SMALL_BYTES;
