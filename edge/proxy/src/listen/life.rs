@@ -9,6 +9,7 @@ use edge_policy::{ConnectionGuard, Connections};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::cut::Cut;
 use crate::config::Limits;
 
 /// Tokens, places and the tasks that are waited for.
@@ -110,11 +111,6 @@ impl Lifecycle {
 
     /// Runs a connection: waited for while draining, cut at the end.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let cut = self.cut.clone();
-        // On the heap of its own: the futures around it would each hold a copy of its size.
-        let work = Box::pin(work);
-        self.tasks.spawn(async move {
-            cut.run_until_cancelled_owned(work).await;
-        });
+        self.tasks.spawn(Cut::new(self.cut.clone(), work));
     }
 }

@@ -12,6 +12,7 @@
 //! process stops accepting and reading ([`Running::release`]) and drains; packets of its QUIC
 //! connections come from the successor, told by their connection ids.
 
+mod cut;
 mod life;
 mod limits;
 mod proxy_header;
