@@ -6,12 +6,12 @@ use edge_telemetry::{
     ErrorSource, Outcome, Protocol as RecordProtocol, RecordId, RequestRecord, RouteKind,
     TraceContext, TunnelGuard,
 };
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, Method, Response, header, request::Parts};
 use pool_model::{Port, RequestId, SandboxId, TeamId};
 use tokio::time::Instant;
 
 use crate::{
-    body::{AnswerBody, ClientBody},
+    body::AnswerBody,
     error::EdgeError,
     gateway::{ClientInfo, Held, Protocol, Worker},
     headers::{self, outward::Timing},
@@ -43,7 +43,7 @@ impl Finish {
         worker: &Arc<Worker>,
         id: RequestId,
         client: &ClientInfo,
-        request: &Request<ClientBody>,
+        parts: &Parts,
         started: Instant,
     ) -> Box<Self> {
         worker.telemetry.begin();
@@ -57,15 +57,15 @@ impl Finish {
                 Protocol::H3 => RecordProtocol::H3,
             },
             tls: client.tls,
-            method: request.method().clone(),
+            method: parts.method.clone(),
             ..RequestRecord::default()
         };
-        record.set_path(request.uri().path());
-        if let Some(Ok(agent)) = request.headers().get(header::USER_AGENT).map(|v| v.to_str()) {
+        record.set_path(parts.uri.path());
+        if let Some(Ok(agent)) = parts.headers.get(header::USER_AGENT).map(|v| v.to_str()) {
             record.set_user_agent(agent);
         }
         let ratio = worker.telemetry.trace_ratio();
-        record.trace = ratio.map(|ratio| TraceContext::of(request.headers(), ratio));
+        record.trace = ratio.map(|ratio| TraceContext::of(&parts.headers, ratio));
         let draft = Draft {
             record,
             retries: 0,

@@ -2,7 +2,7 @@
 //!
 //! Stricter than the protocol libraries: what two parsers could read differently is refused.
 
-use http::{HeaderMap, HeaderName, Method, Request, Version, header, uri::Authority};
+use http::{HeaderMap, HeaderName, Method, Version, header, request::Parts, uri::Authority};
 
 use crate::{
     error::EdgeError,
@@ -20,27 +20,27 @@ pub(crate) enum Tunnel {
 }
 
 /// Checks the head and returns the authority it names. `protocol` is that of an extended CONNECT.
-pub(crate) fn check<B>(
-    request: &Request<B>,
+pub(crate) fn check(
+    parts: &Parts,
     protocol: Option<&str>,
     max_header_bytes: u32,
 ) -> Result<(String, Tunnel), EdgeError> {
-    let headers = request.headers();
+    let headers = &parts.headers;
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if bytes > max_header_bytes as usize {
         return Err(EdgeError::HeadersTooLarge { limit_bytes: max_header_bytes });
     }
     let seen = Seen::of(headers);
-    let tunnel = tunnel(request, protocol, seen)?;
-    let path = request.uri().path();
-    let is_asterisk = path == "*" && request.method() == Method::OPTIONS;
+    let tunnel = tunnel(parts, protocol, seen)?;
+    let path = parts.uri.path();
+    let is_asterisk = path == "*" && parts.method == Method::OPTIONS;
     if !path.starts_with('/') && !is_asterisk {
         return Err(malformed("the path does not start with a slash"));
     }
     if seen.has(Seen::CONTENT_LENGTH) {
         check_framing(headers, seen)?;
     }
-    match request.version() {
+    match parts.version {
         Version::HTTP_2 | Version::HTTP_3 => check_connection_specific(headers, seen)?,
         _ if seen.has(Seen::TRANSFER_ENCODING) => check_transfer_encoding(headers)?,
         _ => {}
@@ -48,20 +48,16 @@ pub(crate) fn check<B>(
     if seen.has(Seen::EXPECT) {
         check_expectation(headers)?;
     }
-    Ok((authority(request, seen)?, tunnel))
+    Ok((authority(parts, seen)?, tunnel))
 }
 
-fn tunnel<B>(
-    request: &Request<B>,
-    protocol: Option<&str>,
-    seen: Seen,
-) -> Result<Tunnel, EdgeError> {
-    if request.method() != Method::CONNECT {
-        let h1 = !matches!(request.version(), Version::HTTP_2 | Version::HTTP_3);
+fn tunnel(parts: &Parts, protocol: Option<&str>, seen: Seen) -> Result<Tunnel, EdgeError> {
+    if parts.method != Method::CONNECT {
+        let h1 = !matches!(parts.version, Version::HTTP_2 | Version::HTTP_3);
         let upgrade = h1
-            && request.method() == Method::GET
+            && parts.method == Method::GET
             && seen.has(Seen::UPGRADE)
-            && asks_for_websocket(request.headers());
+            && asks_for_websocket(&parts.headers);
         return Ok(if upgrade { Tunnel::Upgrade } else { Tunnel::No });
     }
     match protocol {
@@ -83,14 +79,14 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), EdgeError> {
 
 /// One Host. Where the target has an authority, over HTTP/1.1 it counts instead of Host (RFC 9112
 /// 3.2.2), and over HTTP/2 and HTTP/3 the two have to be the same (RFC 9113 8.3.1, RFC 9114 4.3.1).
-fn authority<B>(request: &Request<B>, seen: Seen) -> Result<String, EdgeError> {
+fn authority(parts: &Parts, seen: Seen) -> Result<String, EdgeError> {
     let host = if seen.has(Seen::HOST) {
-        single(request.headers(), &header::HOST, "there is more than one Host")?
+        single(&parts.headers, &header::HOST, "there is more than one Host")?
     } else {
         None
     };
-    let in_target = request.uri().authority().map(Authority::as_str);
-    let h1 = !matches!(request.version(), Version::HTTP_2 | Version::HTTP_3);
+    let in_target = parts.uri.authority().map(Authority::as_str);
+    let h1 = !matches!(parts.version, Version::HTTP_2 | Version::HTTP_3);
     match (in_target, host) {
         (Some(target), Some(host)) if !h1 && !target.eq_ignore_ascii_case(host) => {
             Err(malformed("Host differs from the request's authority"))
@@ -159,12 +155,12 @@ fn malformed(reason: &'static str) -> EdgeError {
 mod tests {
     use super::*;
 
-    fn request(version: Version, uri: &str, headers: &[(&str, &str)]) -> Request<()> {
-        let mut request = Request::builder().version(version).uri(uri);
+    fn request(version: Version, uri: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder().version(version).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        request.body(()).unwrap()
+        request.body(()).unwrap().into_parts().0
     }
 
     #[test]
@@ -219,7 +215,7 @@ mod tests {
     fn tunnels_are_for_websockets_only() {
         let connect = |protocol| {
             let mut request = request(Version::HTTP_2, "https://a/chat", &[]);
-            *request.method_mut() = Method::CONNECT;
+            request.method = Method::CONNECT;
             check(&request, protocol, 1024).map(|(_, tunnel)| tunnel)
         };
         assert!(matches!(connect(Some("websocket")), Ok(Tunnel::Connect)));

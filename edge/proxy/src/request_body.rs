@@ -85,7 +85,7 @@ impl BodyHandle {
 
     /// What goes into one attempt.
     pub(crate) fn attempt(&self, pace: &Pace) -> RequestBody {
-        RequestBody(self.0.as_ref().map(|shared| (Arc::clone(shared), Watch::new(pace))))
+        RequestBody(self.0.as_ref().map(|shared| Box::new((Arc::clone(shared), Watch::new(pace)))))
     }
 
     /// Whether another attempt may be made: nothing was read from the client.
@@ -135,9 +135,9 @@ impl BodyHandle {
     }
 }
 
-/// A request body on its way to an agent.
+/// A request body on its way to an agent; on the heap, as most requests have none.
 #[derive(Debug)]
-pub(crate) struct RequestBody(Option<(Arc<Shared>, Watch)>);
+pub(crate) struct RequestBody(Option<Box<(Arc<Shared>, Watch)>>);
 
 impl HttpBody for RequestBody {
     type Data = Bytes;
@@ -147,7 +147,9 @@ impl HttpBody for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
-        let Some((shared, watch)) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        let Some((shared, watch)) = self.get_mut().0.as_deref_mut() else {
+            return Poll::Ready(None);
+        };
         let mut ours = shared.lock();
         let Some(body) = ours.body.as_mut() else {
             return Poll::Ready(Some(Err(BodyError::TakenBack.into())));
@@ -180,13 +182,13 @@ impl HttpBody for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|(shared, _)| {
+        self.0.as_deref().is_none_or(|(shared, _)| {
             shared.lock().body.as_ref().is_some_and(HttpBody::is_end_stream)
         })
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match self.0.as_deref() {
             None => SizeHint::with_exact(0),
             Some((shared, _)) => {
                 shared.lock().body.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)

@@ -12,7 +12,7 @@
 //!
 //! Upper case is lower case, one final dot and the authority's own port are ignored.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use pool_model::{Port, SandboxId};
 
@@ -97,20 +97,23 @@ impl Domain {
     /// [`HostError`] says which rule it breaks.
     pub fn parse(&self, authority: &str) -> Result<Target, HostError> {
         let host = host_of(authority)?;
-        if host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok() {
+        let ends_like_ipv4 = host.as_bytes().last().is_some_and(u8::is_ascii_digit);
+        if host.starts_with('[') || (ends_like_ipv4 && host.parse::<std::net::Ipv4Addr>().is_ok()) {
             return Ok(Target::ByHeader); // no name at all
         }
-        let host = host.to_ascii_lowercase();
+        let host = lower_case(host);
         check_host(&host)?;
-        if host == self.0 {
+        if *host == self.0 {
             return Ok(Target::ByPath);
         }
-        if host == "localhost" {
+        if &*host == "localhost" {
             return Ok(Target::ByHeader);
         }
         let below = host.strip_suffix(&self.0).and_then(|rest| rest.strip_suffix('.'));
-        let Some(inner) = below else { return Ok(Target::Foreign { host }) };
-        match inner.split_once('.') {
+        let Some(inner) = below else {
+            return Ok(Target::Foreign { host: host.into_owned() });
+        };
+        match split_at_dot(inner) {
             None if inner == "api" => Ok(Target::Api),
             None if inner == "sandbox" => Ok(Target::ByHeader),
             None => sandbox_port(inner),
@@ -142,14 +145,17 @@ impl fmt::Display for Domain {
 
 /// Cuts the port and one final dot off an authority.
 fn host_of(authority: &str) -> Result<&str, HostError> {
-    let port_at = match authority.rfind(']') {
-        Some(end) if authority.starts_with('[') => match &authority[end + 1..] {
+    let is_mark = |byte: &u8| matches!(byte, b':' | b']');
+    let port_at = match authority.rfind(']').filter(|_| authority.starts_with('[')) {
+        Some(end) => match &authority[end + 1..] {
             "" => None,
             rest if rest.starts_with(':') => Some(end + 1),
             _ => return Err(HostError::BadHost),
         },
-        Some(_) => return Err(HostError::BadHost),
-        None => authority.find(':'),
+        None => match authority.as_bytes().iter().position(is_mark) {
+            Some(at) if authority.as_bytes()[at] == b']' => return Err(HostError::BadHost),
+            port_at => port_at, // another bracket behind it is no digit
+        },
     };
     let Some(port_at) = port_at else {
         return Ok(authority.strip_suffix('.').unwrap_or(authority));
@@ -164,13 +170,17 @@ fn host_of(authority: &str) -> Result<&str, HostError> {
 
 /// Letters, digits, `-` and `_` in labels of 1 to 63 bytes.
 fn check_host(host: &str) -> Result<(), HostError> {
-    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let mut long = false;
-    for label in host.split('.') {
-        if label.is_empty() || !label.bytes().all(known) {
-            return Err(HostError::BadHost);
+    let (mut long, mut label) = (false, 0);
+    for byte in host.bytes() {
+        match byte {
+            b'.' if label > 0 => label = 0,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
+            _ => return Err(HostError::BadHost),
         }
-        long |= label.len() > LABEL_MAX_BYTES;
+        long |= label > LABEL_MAX_BYTES;
+    }
+    if label == 0 {
+        return Err(HostError::BadHost);
     }
     if long {
         return Err(HostError::LabelTooLong);
@@ -178,10 +188,25 @@ fn check_host(host: &str) -> Result<(), HostError> {
     if host.len() > HOST_MAX_BYTES { Err(HostError::BadHost) } else { Ok(()) }
 }
 
+/// In lower case; most are, and cost no copy.
+fn lower_case(host: &str) -> Cow<'_, str> {
+    // Without a way out: many bytes at a time, that is.
+    if host.bytes().fold(false, |any, byte| any | byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+fn split_at_dot(text: &str) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|byte| byte == b'.')?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
 /// A function's label: `<name>` or `<name>--<tag>`. Names have no two hyphens in a row.
 pub(crate) fn function(label: &str) -> Result<Target, HostError> {
-    let (name, tag) = match label.rsplit_once("--") {
-        Some((name, tag)) => (name, Some(tag)),
+    let (name, tag) = match label.as_bytes().windows(2).rposition(|two| two == b"--") {
+        Some(at) => (&label[..at], Some(&label[at + 2..])),
         None => (label, None),
     };
     if !is_name(name) || !tag.is_none_or(is_name) {

@@ -20,7 +20,7 @@ impl Worker {
     pub(super) fn answer(
         &self,
         call: &mut Call<'_>,
-        outbound: Outbound,
+        outbound: &mut Outbound,
         answered: Answered,
         held: Held,
     ) -> Result<Response<AnswerBody>, EdgeError> {
@@ -30,11 +30,11 @@ impl Worker {
         let accepted = switching && call.tunnel != Tunnel::No;
         let has_ours = outward::prepare(&mut parts.headers);
         let timing = outward::add_timing(&mut parts.headers, route);
-        call.record.set_answer(timing, route, reused);
+        call.finish.draft.set_answer(timing, route, reused);
         if has_ours {
-            call.record.set_words(&parts.headers);
+            call.finish.draft.set_words(&parts.headers);
         }
-        call.record.hold(held, outbound.body);
+        call.finish.draft.hold(held, std::mem::take(&mut outbound.body));
         if switching && !accepted {
             // Nobody asked for it: what follows is no answer.
             let code = pool_model::ErrorCode::UpstreamReset;
@@ -50,7 +50,7 @@ impl Worker {
         }
         if accepted {
             accept_tunnel(&mut parts, call.tunnel);
-            call.record.set_tunnel(self.telemetry.telemetry().tunnel());
+            call.finish.draft.set_tunnel(self.telemetry.telemetry().tunnel());
         }
         Ok(Response::from_parts(parts, AnswerBody::upstream(body, limit_bytes)))
     }

@@ -10,12 +10,18 @@ use super::{Call, Worker};
 use crate::{body::AnswerBody, error::EdgeError, head::Tunnel};
 
 impl Worker {
-    pub(super) async fn call_api(&self, call: Call<'_>) -> Result<Response<AnswerBody>, EdgeError> {
+    pub(super) async fn call_api(
+        &self,
+        call: &mut Call<'_>,
+    ) -> Result<Response<AnswerBody>, EdgeError> {
         if call.tunnel != Tunnel::No {
             return Err(EdgeError::NotImplemented { what: "a WebSocket to the API" });
         }
-        call.record.set_api();
-        let mut request = Request::from_parts(call.parts, call.body.boxed());
+        call.finish.draft.set_api();
+        let (nothing, ()) = Request::new(()).into_parts();
+        let parts = std::mem::replace(&mut call.parts, nothing);
+        let body = std::mem::take(&mut call.body);
+        let mut request = Request::from_parts(parts, body.boxed());
         request.extensions_mut().insert(call.id);
         request.extensions_mut().insert(call.client.clone());
         let after = self.gateway.limits.api_timeout;

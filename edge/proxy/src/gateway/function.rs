@@ -48,14 +48,20 @@ impl Keys for RouteKeys<'_> {
 impl Worker {
     pub(super) async fn call_function(
         self: &Arc<Self>,
-        mut call: Call<'_>,
-        route: Arc<FunctionRoute>,
+        call: &mut Call<'_>,
+        route: &Arc<FunctionRoute>,
         tag: Option<String>,
         named: Named,
-        prefix: Option<String>,
+        prefix: Option<&str>,
     ) -> Result<Response<AnswerBody>, EdgeError> {
-        let (version, tag) = pick(&route, tag)?;
-        call.record.set_function(&route.name, tag.as_deref(), version.version, route.team, named);
+        let (version, tag) = pick(route, tag)?;
+        call.finish.draft.set_function(
+            &route.name,
+            tag.as_deref(),
+            version.version,
+            route.team,
+            named,
+        );
         let cors = match &route.policy.cors {
             None => None,
             Some(cors) => {
@@ -65,7 +71,7 @@ impl Worker {
                 edge_policy::decide(cors, &call.parts.headers)
             }
         };
-        let answered = self.admitted(&mut call, &route, version, tag.as_deref(), prefix).await;
+        let answered = self.admitted(call, route, &version, tag.as_deref(), prefix).await;
         match (answered, cors) {
             (Ok(mut response), Some(cors)) => {
                 apply(&cors, &mut response);
@@ -79,9 +85,9 @@ impl Worker {
         self: &Arc<Self>,
         call: &mut Call<'_>,
         route: &Arc<FunctionRoute>,
-        version: VersionRoute,
+        version: &VersionRoute,
         tag: Option<&str>,
-        prefix: Option<String>,
+        prefix: Option<&str>,
     ) -> Result<Response<AnswerBody>, EdgeError> {
         let inside = match call.parts.extensions.get::<FromInside>() {
             Some(FromInside(expected)) if *expected != route.function => {
@@ -109,15 +115,15 @@ impl Worker {
                 origin: call.origin,
                 peer: call.client.peer.ip(),
                 target: Aim::Function(version.pool),
-                request_id: call.id,
-                prefix: prefix.as_deref(),
+                request_id: &call.id_text,
+                prefix,
                 websocket: call.tunnel != Tunnel::No,
                 h2c,
                 from_inside: inside,
             },
         );
-        call.record.propagate(&mut call.parts.headers);
-        let outbound = Outbound {
+        call.finish.draft.propagate(&mut call.parts.headers);
+        let mut outbound = Outbound {
             added,
             body,
             deadline,
@@ -126,11 +132,11 @@ impl Worker {
             permit: Some(permit),
             response_bytes_max: policy.response_bytes_max,
         };
-        let mut answer = self.invoke(call, outbound, route).await?;
+        let mut answer = self.invoke(call, &mut outbound, route).await?;
         let public = Public {
             scheme: if call.origin.secure { "https" } else { "http" },
             authority: &call.authority,
-            prefix: prefix.as_deref(),
+            prefix,
             other_port: None,
         };
         crate::headers::location::rewrite(answer.headers_mut(), None, &public);
@@ -223,7 +229,7 @@ fn weighed(route: &FunctionRoute, mut at: u32) -> (VersionRoute, Option<Arc<str>
     (route.current, None)
 }
 
-fn version_text(version: VersionRoute, tag: Option<&str>) -> String {
+fn version_text(version: &VersionRoute, tag: Option<&str>) -> String {
     match tag {
         Some(tag) => format!("{}; tag={tag}", version.version),
         None => version.version.to_string(),

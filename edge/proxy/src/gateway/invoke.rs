@@ -45,21 +45,25 @@ impl Worker {
     pub(super) async fn invoke(
         &self,
         call: &mut Call<'_>,
-        mut outbound: Outbound,
+        outbound: &mut Outbound,
         route: &Arc<FunctionRoute>,
     ) -> Result<Response<AnswerBody>, EdgeError> {
         let guards = &self.gateway.guards;
         let mut refusal = EdgeError::NoAgent;
         let mut again = false;
         let last = route.agents.len().saturating_sub(1);
-        guards.retries.deposit(route.function, now());
+        let mut now = Instant::now();
+        guards.retries.deposit(route.function, now.into_std());
         for (tried, agent) in route.agents.iter().enumerate() {
+            if tried > 0 {
+                now = Instant::now(); // the last attempt may have taken long
+            }
             let max = route.policy.host_concurrency_max;
             let Some(host) = guards.admission.try_host(route.function, agent.address, max) else {
                 refusal = no_capacity(route);
                 continue;
             };
-            let leave = match Leave::ask(&guards.breakers, agent.address) {
+            let leave = match Leave::ask(&guards.breakers, agent.address, now) {
                 Ok(leave) => leave,
                 Err(retry_after) => {
                     refusal = EdgeError::CircuitOpen { retry_after };
@@ -67,14 +71,14 @@ impl Worker {
                 }
             };
             if again {
-                call.record.retries = call.record.retries.saturating_add(1);
+                call.finish.draft.retries = call.finish.draft.retries.saturating_add(1);
             }
             again = true;
             let hold_body = tried < last;
             if hold_body && outbound.h2c {
                 outbound.body.keep();
             }
-            let attempt = self.attempt(call, &mut outbound, agent, hold_body).await;
+            let attempt = self.attempt(call, outbound, agent, hold_body, now).await;
             self.report(leave, &attempt);
             match attempt {
                 Ok(answered) if is_pool_empty(&answered) => {
@@ -87,13 +91,15 @@ impl Worker {
                 }
                 Err(error @ SendError::Connect { .. }) => {
                     if !matches!(refusal, EdgeError::NoCapacity { .. }) {
-                        refusal = failed(error, &outbound);
+                        refusal = failed(error, outbound);
                     }
-                    if tried == last || !guards.retries.withdraw(route.function, now()) {
+                    if tried == last
+                        || !guards.retries.withdraw(route.function, Instant::now().into_std())
+                    {
                         break;
                     }
                 }
-                Err(error) => return Err(failed(error, &outbound)),
+                Err(error) => return Err(failed(error, outbound)),
             }
             match outbound.body.take_back() {
                 Some(body) => outbound.body = body,
@@ -110,6 +116,7 @@ impl Worker {
         outbound: &mut Outbound,
         agent: &AgentEndpoint,
         hold_body: bool,
+        now: Instant,
     ) -> Result<Answered, SendError> {
         // Over HTTP/2 the body goes with the head: nobody could hear that it is asked for. What was
         // sent is kept instead.
@@ -122,9 +129,10 @@ impl Worker {
             }
             Tunnel::Upgrade | Tunnel::Connect => Pace::tunnel(limits.tunnel_idle_timeout),
         };
-        call.record.set_upstream(agent.address);
+        call.finish.draft.set_upstream(agent.address);
         let attempt = Attempt {
             agent: agent.address,
+            now,
             parts: &call.parts,
             added: &outbound.added,
             body: &outbound.body,
@@ -143,7 +151,7 @@ impl Worker {
                 interim.send(answer);
             })
             .await;
-        call.record.interims = call.record.interims.saturating_add(sent);
+        call.finish.draft.interims = call.finish.draft.interims.saturating_add(sent);
         answered
     }
 
@@ -182,8 +190,8 @@ impl<'a> Leave<'a> {
     /// # Errors
     ///
     /// How long no request may go to this agent.
-    fn ask(breakers: &'a Breakers, agent: SocketAddr) -> Result<Self, Duration> {
-        match breakers.ask(agent, now()) {
+    fn ask(breakers: &'a Breakers, agent: SocketAddr, now: Instant) -> Result<Self, Duration> {
+        match breakers.ask(agent, now.into_std()) {
             Decision::Wait { retry_after } => Err(retry_after),
             decision => Ok(Self { breakers, agent, decision: Some(decision) }),
         }

@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
-use pool_model::RequestId;
+use pool_model::{IdText, RequestId};
 use tokio::{runtime::Handle, time::Instant};
 use tower::{Service, ServiceExt as _, util::BoxCloneSyncService};
 
@@ -26,7 +26,7 @@ use crate::{
     body::{AnswerBody, Body, BoxError, ClientBody},
     config::{Limits, TrustConfig},
     error::EdgeError,
-    finish::{Draft, Finish},
+    finish::Finish,
     guard::Guards,
     head::{self, Tunnel},
     headers::{
@@ -38,7 +38,7 @@ use crate::{
     late_end,
     pages::{self, Form},
     request_body::BodyHandle,
-    resolve::{Destination, Resolver},
+    resolve::{Destination, Resolved, Resolver},
     route::Domain,
     routes::Routes,
     upstream::Upstream,
@@ -129,18 +129,24 @@ pub(crate) struct Incoming {
     pub(crate) connect: Option<String>,
 }
 
-/// A request on its way through the gateway.
+/// A request on its way through the gateway. On the heap, as what holds it while it waits would
+/// otherwise have room for it at each step of the way, and move it from one to the next.
 pub(crate) struct Call<'a> {
     pub(crate) id: RequestId,
+    /// The id as it is told in three places.
+    pub(crate) id_text: IdText,
     pub(crate) client: &'a ClientInfo,
     pub(crate) parts: Parts,
     pub(crate) body: ClientBody,
     pub(crate) interim: Interim,
+    /// The protocol of an extended CONNECT.
+    pub(crate) connect: Option<String>,
     pub(crate) started: Instant,
+    /// Known, as are the next two, once the head is checked.
     pub(crate) authority: String,
     pub(crate) origin: Origin,
     pub(crate) tunnel: Tunnel,
-    pub(crate) record: &'a mut Draft,
+    pub(crate) finish: Box<Finish>,
 }
 
 impl Call<'_> {
@@ -161,16 +167,43 @@ impl Worker {
     /// # Cancel safety
     ///
     /// Dropping the future, or later the answer's body, ends the request upstream too.
-    pub(crate) async fn serve(
-        self: &Arc<Self>,
-        client: &ClientInfo,
+    pub(crate) fn serve<'a>(
+        self: &'a Arc<Self>,
+        client: &'a ClientInfo,
         incoming: Incoming,
-    ) -> Response<AnswerBody> {
+    ) -> impl Future<Output = Response<AnswerBody>> + Send + 'a {
+        // Before the future: it holds the call, and has no room for what the call is made of.
+        let call = self.call(client, incoming);
+        async move { self.answer_call(call).await }
+    }
+
+    fn call<'a>(self: &'a Arc<Self>, client: &'a ClientInfo, incoming: Incoming) -> Box<Call<'a>> {
         let id = RequestId::from_u128(rand::random());
         let started = Instant::now();
-        let form = Form::wanted(incoming.request.headers());
-        let mut finish = Finish::new(self, id, client, &incoming.request, started);
-        let answered = self.dispatch(id, client, incoming, started, &mut finish.draft).await;
+        let Incoming { request, interim, connect } = incoming;
+        let (parts, body) = request.into_parts();
+        let finish = Finish::new(self, id, client, &parts, started);
+        let origin = Origin { client: client.peer.ip(), secure: client.tls, trusted: false };
+        Box::new(Call {
+            id,
+            id_text: id.text(),
+            client,
+            parts,
+            body,
+            interim,
+            connect,
+            started,
+            authority: String::new(),
+            origin,
+            tunnel: Tunnel::No,
+            finish,
+        })
+    }
+
+    async fn answer_call(self: &Arc<Self>, mut call: Box<Call<'_>>) -> Response<AnswerBody> {
+        let form = Form::wanted(&call.parts.headers);
+        let answered = self.dispatch(&mut call).await;
+        let Call { id, id_text, client, mut finish, .. } = *call;
         let mut response = answered.unwrap_or_else(|error| {
             let code = error.code();
             tracing::debug!(request.id = %id, error = &error as &dyn std::error::Error, "refused");
@@ -179,7 +212,7 @@ impl Worker {
             pages::answer(form, code, &error.to_string(), id, error.retry_after())
         });
         let fields = response.headers_mut();
-        if let Ok(mut id) = HeaderValue::from_str(&id.to_string()) {
+        if let Ok(mut id) = HeaderValue::from_bytes(id_text.as_bytes()) {
             id.set_sensitive(true); // comes once: no use to a table of header compression
             fields.insert(headers::REQUEST_ID, id);
         }
@@ -215,31 +248,31 @@ impl Worker {
 
     async fn dispatch(
         self: &Arc<Self>,
-        id: RequestId,
-        client: &ClientInfo,
-        incoming: Incoming,
-        started: Instant,
-        record: &mut Draft,
+        call: &mut Call<'_>,
     ) -> Result<Response<AnswerBody>, EdgeError> {
         let gateway = &*self.gateway;
-        let Incoming { request, interim, connect } = incoming;
+        let connect = call.connect.take();
         let max_bytes = gateway.limits.max_header_bytes;
-        let (authority, tunnel) = head::check(&request, connect.as_deref(), max_bytes)?;
-        record.set_host(&authority);
-        let (mut parts, body) = request.into_parts();
-        if tunnel == Tunnel::Connect {
+        (call.authority, call.tunnel) = head::check(&call.parts, connect.as_deref(), max_bytes)?;
+        call.finish.draft.set_host(&call.authority);
+        if call.tunnel == Tunnel::Connect {
             // The guest's server speaks HTTP/1.1, where a WebSocket begins with GET (RFC 8441 5).
-            parts.method = Method::GET;
+            call.parts.method = Method::GET;
         }
+        let client = call.client;
         if !client.tls
-            && let Some(answer) = self.plain_http(&authority, &parts)
+            && let Some(answer) = self.plain_http(&call.authority, &call.parts)
         {
             return Ok(answer);
         }
-        self.check_sni(client, &authority)?;
-        inward::check_hops(&parts.headers)?;
+        self.check_sni(client, &call.authority)?;
+        inward::check_hops(&call.parts.headers)?;
         let trusted = &gateway.trust.trusted_proxies;
-        let origin = forwarded::origin(&parts.headers, client.peer, client.tls, trusted);
+        call.origin = forwarded::origin(&call.parts.headers, client.peer, client.tls, trusted);
+        if call.tunnel == Tunnel::No && !matches!(call.body, ClientBody::Empty) {
+            let body = std::mem::take(&mut call.body);
+            call.body = late_end::settle(&call.parts, body).await;
+        }
         let resolver = Resolver {
             domain: &gateway.domain,
             routes: &gateway.routes,
@@ -247,18 +280,17 @@ impl Worker {
             lookups: &gateway.lookups,
             telemetry: &self.telemetry,
         };
-        let body = if tunnel == Tunnel::No { late_end::settle(&parts, body).await } else { body };
-        let resolved = resolver.resolve(&authority, &mut parts.uri, &mut parts.headers).await?;
-        let call =
-            Call { id, client, parts, body, interim, started, authority, origin, tunnel, record };
-        let (named, prefix) = (resolved.named, resolved.prefix);
-        match resolved.to {
+        let Parts { uri, headers, .. } = &mut call.parts;
+        let Resolved { to, named, prefix } =
+            resolver.resolve(&call.authority, uri, headers).await?;
+        let prefix = prefix.as_deref();
+        match to {
             Destination::Api => self.call_api(call).await,
             Destination::Function { route, tag } => {
-                self.call_function(call, route, tag, named, prefix).await
+                self.call_function(call, &route, tag, named, prefix).await
             }
             Destination::Sandbox { route, sandbox, port } => {
-                self.call_sandbox(call, route, sandbox, port, prefix).await
+                self.call_sandbox(call, &route, sandbox, port, prefix).await
             }
         }
     }

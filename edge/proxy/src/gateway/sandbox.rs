@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode, header};
 use pool_model::{Port, SandboxId};
+use tokio::time::Instant;
 
 use super::{
     Call, Worker,
@@ -26,20 +27,20 @@ use crate::{
 impl Worker {
     pub(super) async fn call_sandbox(
         self: &Arc<Self>,
-        mut call: Call<'_>,
-        route: Arc<SandboxRoute>,
+        call: &mut Call<'_>,
+        route: &SandboxRoute,
         sandbox: SandboxId,
         port: Port,
-        prefix: Option<String>,
+        prefix: Option<&str>,
     ) -> Result<Response<AnswerBody>, EdgeError> {
-        call.record.set_sandbox(sandbox, port, route.team);
+        call.finish.draft.set_sandbox(sandbox, port, route.team);
         let (client, secure) = (call.origin.client, call.origin.secure);
         let guards = &self.gateway.guards;
         let permit =
-            match guards.sandbox(&route, (sandbox, port), client, secure, &mut call.parts)? {
+            match guards.sandbox(route, (sandbox, port), client, secure, &mut call.parts)? {
                 Passed::On(permit) => permit,
                 Passed::SetCookie { location, cookie } => {
-                    return Ok(set_cookie(location, cookie, prefix.as_deref()));
+                    return Ok(set_cookie(location, cookie, prefix));
                 }
             };
         let body = call.take_body(0)?;
@@ -53,14 +54,14 @@ impl Worker {
                 origin: call.origin,
                 peer: call.client.peer.ip(),
                 target: Aim::Sandbox(sandbox, port),
-                request_id: call.id,
-                prefix: prefix.as_deref(),
+                request_id: &call.id_text,
+                prefix,
                 websocket: call.tunnel != Tunnel::No,
                 h2c,
                 from_inside: false,
             },
         );
-        call.record.propagate(&mut call.parts.headers);
+        call.finish.draft.propagate(&mut call.parts.headers);
         let mut outbound = Outbound {
             added,
             body,
@@ -70,11 +71,11 @@ impl Worker {
             permit: None,
             response_bytes_max: 0,
         };
-        let answered = self.attempt(&mut call, &mut outbound, &route.agent, false).await;
+        let answered = self.attempt(call, &mut outbound, &route.agent, false, Instant::now()).await;
         let answered = answered.map_err(|error| failed(error, &outbound))?;
         let held = Held { _permit: Some(permit), _host: None };
-        let authority = call.authority.clone();
-        let mut answer = self.answer(&mut call, outbound, answered, held)?;
+        let mut answer = self.answer(call, &mut outbound, answered, held)?;
+        let authority = &*call.authority;
         let domain = &self.gateway.domain;
         let own_port = authority.rsplit_once(':').map(|(_, port)| port.to_owned());
         let other_port = |other: Port| {
@@ -83,8 +84,8 @@ impl Worker {
         };
         let public = Public {
             scheme: if secure { "https" } else { "http" },
-            authority: &authority,
-            prefix: prefix.as_deref(),
+            authority,
+            prefix,
             other_port: Some(&other_port),
         };
         location::rewrite(answer.headers_mut(), Some(port), &public);

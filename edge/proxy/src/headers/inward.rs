@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use edge_telemetry::digits;
 use http::{HeaderMap, HeaderValue, header};
-use pool_model::{FunctionId, Port, RequestId, SandboxId};
+use pool_model::{FunctionId, IdText, Port, SandboxId};
 
 use super::{
     added::Added,
@@ -25,7 +25,7 @@ pub(crate) struct Inward<'a> {
     pub(crate) origin: Origin,
     pub(crate) peer: IpAddr,
     pub(crate) target: Aim,
-    pub(crate) request_id: RequestId,
+    pub(crate) request_id: &'a IdText,
     /// The beginning of the path that the guest doesn't see.
     pub(crate) prefix: Option<&'a str>,
     pub(crate) websocket: bool,
@@ -123,7 +123,7 @@ fn set_host(headers: &mut HeaderMap, added: &mut Added, host: &str) {
 
 /// What the edge says of the request itself.
 fn tell(added: &mut Added, inward: &Inward<'_>) {
-    let id = inward.request_id.text();
+    let id = inward.request_id;
     added.ours("x-wrenn-target", |out| inward.target.write(out));
     added.ours("x-wrenn-request-id", |out| out.extend_from_slice(id.as_bytes()));
     added.ours("x-request-id", |out| out.extend_from_slice(id.as_bytes()));
@@ -216,7 +216,7 @@ mod tests {
                 origin: Origin { client, secure: true, trusted: false },
                 peer: client,
                 target: Aim::Function(FunctionId::from_u128(0)),
-                request_id: RequestId::from_u128(1),
+                request_id: &pool_model::RequestId::from_u128(1).text(),
                 prefix: None,
                 websocket: false,
                 h2c: true,

@@ -49,6 +49,8 @@ pub(crate) struct Answered {
 /// How one attempt is made.
 pub(crate) struct Attempt<'a> {
     pub(crate) agent: SocketAddr,
+    /// When it begins.
+    pub(crate) now: Instant,
     pub(crate) parts: &'a request::Parts,
     pub(crate) added: &'a Added,
     pub(crate) body: &'a BodyHandle,
@@ -111,7 +113,7 @@ impl Upstream {
         }
         let agent = attempt.agent;
         for stale in 0..=STALE_MAX {
-            let kept = if stale < STALE_MAX { self.pool.take(agent) } else { None };
+            let kept = if stale < STALE_MAX { self.pool.take(agent, attempt.now) } else { None };
             let reused = kept.is_some();
             let connection = match kept {
                 Some(connection) => connection,
@@ -135,7 +137,8 @@ impl Upstream {
         on_interim: &mut (dyn FnMut(Response<()>) + Send),
     ) -> Result<Answered, Sent> {
         let agent = attempt.agent;
-        let sent_at = Instant::now();
+        // A kept connection is at hand at once; to read the clock is not for nothing.
+        let sent_at = if reused { attempt.now } else { Instant::now() };
         let hold = attempt.hold_body && !attempt.body.is_empty();
         let sending = Sending {
             fields: attempt.added.wire(),

@@ -10,6 +10,7 @@ use std::{
 };
 
 use edge_http1::client::Connection;
+use edge_policy::OurKeys;
 use tokio::time::Instant;
 
 #[derive(Debug)]
@@ -18,29 +19,32 @@ struct Idle {
     since: Instant,
 }
 
+type ByAgent = HashMap<SocketAddr, Vec<Idle>, OurKeys>;
+
 /// The idle connections.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    idle: Mutex<HashMap<SocketAddr, Vec<Idle>>>,
+    idle: Mutex<ByAgent>,
     per_agent: usize,
     idle_timeout: Duration,
 }
 
 impl Pool {
     pub(super) fn new(per_agent: usize, idle_timeout: Duration) -> Self {
-        Self { idle: Mutex::new(HashMap::new()), per_agent, idle_timeout }
+        Self { idle: Mutex::default(), per_agent, idle_timeout }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Vec<Idle>>> {
+    fn lock(&self) -> MutexGuard<'_, ByAgent> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The most recently used connection that still seems to be open.
-    pub(super) fn take(&self, agent: SocketAddr) -> Option<Connection> {
+    pub(super) fn take(&self, agent: SocketAddr, now: Instant) -> Option<Connection> {
         let mut idle = self.lock();
         let connections = idle.get_mut(&agent)?;
         while let Some(Idle { mut connection, since }) = connections.pop() {
-            if since.elapsed() < self.idle_timeout && connection.is_reusable() {
+            if now.saturating_duration_since(since) < self.idle_timeout && connection.is_reusable()
+            {
                 return Some(connection);
             }
         }
