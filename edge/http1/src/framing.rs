@@ -76,8 +76,10 @@ fn length(headers: &HeaderMap, seen: Seen) -> Result<Option<u64>, HeadFault> {
         return Err(HeadFault::Malformed("there is more than one Content-Length"));
     }
     let digits = value.as_bytes();
-    let number = (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
-        .then(|| value.to_str().ok()?.parse().ok())
-        .flatten();
+    let number = digits.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| byte - b'0')?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    });
+    let number = number.filter(|_| !digits.is_empty());
     number.map(Some).ok_or(HeadFault::Malformed("Content-Length is not a number"))
 }

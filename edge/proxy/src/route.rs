@@ -146,7 +146,8 @@ impl fmt::Display for Domain {
 /// Cuts the port and one final dot off an authority.
 fn host_of(authority: &str) -> Result<&str, HostError> {
     let is_mark = |byte: &u8| matches!(byte, b':' | b']');
-    let port_at = match authority.rfind(']').filter(|_| authority.starts_with('[')) {
+    let bracket = if authority.starts_with('[') { authority.rfind(']') } else { None };
+    let port_at = match bracket {
         Some(end) => match &authority[end + 1..] {
             "" => None,
             rest if rest.starts_with(':') => Some(end + 1),

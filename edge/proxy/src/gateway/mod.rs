@@ -326,7 +326,8 @@ impl Worker {
         let Some(sni) = client.sni.as_deref().filter(|_| self.gateway.trust.strict_sni) else {
             return Ok(());
         };
-        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let port = authority.bytes().rposition(|byte| byte == b':');
+        let host = port.map_or(authority, |at| &authority[..at]);
         if host.strip_suffix('.').unwrap_or(host).eq_ignore_ascii_case(sni) {
             Ok(())
         } else {
