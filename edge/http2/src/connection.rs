@@ -1,31 +1,32 @@
 //! A server connection: its turns, and how it ends.
 
+mod farewell;
+
 use std::{
     future::poll_fn,
-    io,
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
+use farewell::End;
 use http::{Request, Response};
 use http_body::Body;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    time::{Instant, timeout},
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BodyError, BoxError, Config, Counters, RecvBody, ServeError,
+    BoxError, Config, Counters, RecvBody, ServeError,
     answer::{self, Asked},
     drain::{Drain, Word},
     inbound::{Fault, Inbound, OPAQUE, Opened},
     input::Input,
     keep_alive::{KeepAlive, Verdict},
-    limits::{Excess, Limits},
+    limits::Limits,
     link::Link,
     tasks::Tasks,
     wire::{
@@ -34,11 +35,6 @@ use crate::{
         settings::{DEFAULT_WINDOW, put_settings},
     },
 };
-
-/// How long a client that is sent away has to read why.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// Most bytes that are read from a client that is sent away, so that it comes to read why.
-const FAREWELL_BYTES: u64 = 1024 * 1024;
 
 /// As much fills a TLS record: with more it would not get cheaper.
 const WORTH_WRITING_BYTES: usize = 16 * 1024;
@@ -88,17 +84,6 @@ where
     let mut connection = Connection::new(io, Arc::clone(&link), drain);
     let end = poll_fn(|cx| connection.poll_turns(cx, &start)).await;
     connection.end(end).await
-}
-
-/// Why a connection has no more turns.
-enum End {
-    /// The client is gone.
-    Gone,
-    /// All was served that had to be.
-    Drained,
-    Io(io::Error),
-    Fault(Fault),
-    Verdict(Verdict),
 }
 
 struct Connection<I, T> {
@@ -332,76 +317,4 @@ where
         core.out.shrink();
         core.streams.shrink();
     }
-
-    /// Says what is left to say, to a client that may be gone or not read it.
-    async fn end(mut self, end: End) -> Result<Ended, ServeError> {
-        let ended = Ended { requests: self.requests };
-        let counters = Arc::clone(&self.link.counters);
-        let (told, result) = match end {
-            End::Gone => (None, Ok(ended)),
-            End::Io(error) if is_gone(&error) => (None, Ok(ended)),
-            End::Io(error) => (None, Err(error.into())),
-            End::Verdict(Verdict::Dead | Verdict::Ask) => (None, Err(ServeError::Dead)),
-            End::Verdict(Verdict::Handshake) => {
-                Counters::count(&counters.handshake);
-                (None, Err(ServeError::Handshake))
-            }
-            End::Verdict(Verdict::Idle) => {
-                Counters::count(&counters.idle);
-                (Some(Code::NO_ERROR), Ok(ended))
-            }
-            End::Drained => (Some(Code::NO_ERROR), Ok(ended)),
-            End::Fault(Fault::Excess(excess)) => {
-                excess.count(&counters);
-                (Some(Excess::CODE), Err(ServeError::Excess(excess.reason())))
-            }
-            End::Fault(Fault::Protocol(code, reason)) => {
-                if !self.inbound.began {
-                    Counters::count(&counters.malformed);
-                }
-                (Some(code), Err(ServeError::Protocol { code, reason }))
-            }
-        };
-        self.give_up_streams();
-        if let Some(code) = told {
-            let drained = self.drain.is_last() && code == Code::NO_ERROR;
-            let _ = timeout(FAREWELL, self.say_farewell(code, drained)).await; // it need not listen
-        }
-        result
-    }
-
-    /// Ends all requests that are under way, and the reading of their bodies.
-    fn give_up_streams(&mut self) {
-        let streams = self.link.lock().streams.take_all();
-        for stream in streams {
-            self.link.lock().close(&stream, BodyError::Lost);
-        }
-        self.tasks.clear();
-    }
-
-    /// Sends what waits and GOAWAY, and reads on for a while: what is unread when a connection is
-    /// closed takes what was written with it.
-    async fn say_farewell(&mut self, code: Code, said: bool) -> io::Result<()> {
-        if !said {
-            let mut core = self.link.lock();
-            let last = core.streams.last();
-            put_go_away(core.out.tail(), last, code);
-        }
-        poll_fn(|cx| self.link.lock().out.poll_flush(cx, &mut self.io)).await?;
-        self.io.shutdown().await?;
-        let mut rest = Pin::new(&mut self.io).take(FAREWELL_BYTES);
-        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
-        Ok(())
-    }
-}
-
-/// The client closed the connection, in good order or not: nobody's fault.
-fn is_gone(error: &io::Error) -> bool {
-    let quiet = [
-        io::ErrorKind::ConnectionReset,
-        io::ErrorKind::BrokenPipe,
-        io::ErrorKind::UnexpectedEof,
-        io::ErrorKind::NotConnected,
-    ];
-    quiet.contains(&error.kind())
 }
