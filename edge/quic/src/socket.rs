@@ -40,10 +40,12 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.set_reuse_port(true)?;
+    // A port that the kernel chooses must be nobody's, not even that of another who shares.
+    socket.set_reuse_port(address.port() != 0)?;
     socket.set_nonblocking(true)?;
     enlarge(&socket)?;
     socket.bind(&address.into())?;
+    socket.set_reuse_port(true)?;
     Ok(socket.into())
 }
 
@@ -89,6 +91,14 @@ mod tests {
             std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap().trim().parse().unwrap();
         let (receive, _) = sizes(&sockets[0].try_clone().unwrap().into()).unwrap();
         assert!(receive >= BUFFER_BYTES.min(limit), "{receive} of {limit}");
+    }
+
+    #[test]
+    fn strangers_get_other_ports() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let all: Vec<_> = (0..400).map(|_| bind_workers(any, 1).unwrap()).collect();
+        let ports = all.iter().map(|sockets| sockets[0].local_addr().unwrap().port());
+        assert_eq!(ports.collect::<std::collections::HashSet<_>>().len(), all.len());
     }
 
     #[test]
