@@ -58,9 +58,9 @@ pub struct Ended {
 
 /// Serves a connection until the client leaves, an error, or `drain` and the end of its requests.
 ///
-/// Requests carry an [`Interim`](crate::Interim) in their extensions and, if they are an extended
-/// CONNECT, a [`Protocol`](crate::Protocol): a 2xx answer makes the two bodies the directions of a
-/// tunnel. Each request runs in a task of its own; `Expect: 100-continue` is the service's affair.
+/// Requests carry a [`Protocol`](crate::Protocol) in their extensions if they are an extended CONNECT: a
+/// 2xx answer makes the two bodies the directions of a tunnel. [`RecvBody::interim`](crate::RecvBody::interim)
+/// sends 1xx answers. Each request runs in a task of its own; `Expect: 100-continue` is the service's affair.
 ///
 /// # Errors
 ///

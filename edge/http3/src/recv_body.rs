@@ -12,7 +12,7 @@ use quinn::{ReadError, RecvStream};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
-    BodyError, Counters,
+    BodyError, Counters, Interim,
     exchange::Exchange,
     link::{Link, varint},
     wire::{Code, Event, FrameError, FrameReader, decode_trailers},
@@ -63,6 +63,12 @@ impl RecvBody {
             waiting: false,
             failed: None,
         }
+    }
+
+    /// Sends interim answers to the request that has this body.
+    #[must_use]
+    pub fn interim(&self) -> Interim {
+        Interim::new(Arc::clone(&self.exchange))
     }
 
     /// Looks what is there already, so that an empty body is known to be empty.

@@ -9,7 +9,7 @@ use quinn::{ReadError, RecvStream, SendStream};
 use tokio::time::timeout;
 
 use crate::{
-    BodyError, BoxError, Counters, Interim, RecvBody,
+    BodyError, BoxError, Counters, RecvBody,
     exchange::Exchange,
     link::{Link, varint},
     priority,
@@ -68,9 +68,7 @@ pub(crate) async fn serve<S, F, B>(
     if let Err(error) = poll_fn(|cx| body.look_ahead(cx).into()).await {
         return answering.give_up(code_of(&error));
     }
-    let mut request = Request::from_parts(parts, body);
-    request.extensions_mut().insert(Interim::new(exchange));
-    answering.run(service(request), asked).await;
+    answering.run(service(Request::from_parts(parts, body)), asked).await;
 }
 
 /// The code for an answer whose request breaks off before the service has it.

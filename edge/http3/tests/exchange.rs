@@ -7,7 +7,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use edge_http3::{BoxError, Config, FIRST_REQUESTS, Interim, Protocol, RecvBody};
+use edge_http3::{BoxError, Config, FIRST_REQUESTS, Protocol, RecvBody};
 use futures::{FutureExt, StreamExt, stream};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
@@ -108,8 +108,8 @@ async fn a_body_that_is_not_read_stops_its_client_at_the_window() {
 
 #[tokio::test]
 async fn interim_answers_come_before_the_final_one_and_never_after() {
-    let service = |mut request: Request<RecvBody>| -> Answer {
-        let interim = request.extensions_mut().remove::<Interim>().unwrap();
+    let service = |request: Request<RecvBody>| -> Answer {
+        let interim = request.body().interim();
         Box::pin(async move {
             let answer = |status: u16| Response::builder().status(status).body(()).unwrap();
             interim.send(answer(103)).unwrap();

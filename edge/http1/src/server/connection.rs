@@ -196,9 +196,9 @@ impl<'a> Connection<'a> {
     }
 
     fn request(&mut self, head: RequestHead) -> (Request<RecvBody>, Asked) {
-        let RequestHead { mut parts, body, keep_alive, upgrade, expects_continue } = head;
+        let RequestHead { parts, body, keep_alive, upgrade, expects_continue } = head;
         let request = self.shared.begin(parts.version);
-        parts.extensions.insert(Interim { shared: Arc::clone(&self.shared), request });
+        let interim = Interim { shared: Arc::clone(&self.shared), request };
         let asked = Asked {
             is_head: parts.method == Method::HEAD,
             version: parts.version,
@@ -206,19 +206,15 @@ impl<'a> Connection<'a> {
             upgrade,
         };
         let body = if upgrade {
-            RecvBody::tunnel(Arc::clone(&self.shared))
+            RecvBody::tunnel(interim)
         } else if body.exact() == Some(0) {
-            RecvBody::empty()
+            RecvBody::empty(interim)
         } else {
             match self.reader.take() {
-                Some(reader) => RecvBody::new(
-                    Arc::clone(&self.shared),
-                    reader,
-                    body,
-                    expects_continue,
-                    self.config.body_timeout,
-                ),
-                None => RecvBody::empty(),
+                Some(reader) => {
+                    RecvBody::new(interim, reader, body, expects_continue, self.config.body_timeout)
+                }
+                None => RecvBody::empty(interim),
             }
         };
         (Request::from_parts(parts, body), asked)

@@ -112,9 +112,8 @@ impl From<HeadFault> for Refusal {
 /// Serves a connection until the client leaves, an error, or `drain` and the end of the request
 /// under way. `read_ahead` was read from the connection before.
 ///
-/// Requests carry an [`Interim`] in their extensions. If the service answers `101` to a request that
-/// asked for an upgrade, the request's body and the answer's body become the two directions of a
-/// tunnel.
+/// [`RecvBody::interim`] sends 1xx answers. If the service answers `101` to a request that asked for an
+/// upgrade, the request's body and the answer's body become the two directions of a tunnel.
 ///
 /// # Errors
 ///

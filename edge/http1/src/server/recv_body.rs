@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::shared::{Rest, Returned, Shared, Tunnel};
+use super::shared::{Interim, Rest, Returned, Shared, Tunnel};
 use crate::{
     decode::{BodyFault, Decoded, Decoder},
     io::Reader,
@@ -33,7 +33,10 @@ pub enum RecvError {
 
 /// The body of a request. Reads from the connection only when polled.
 #[derive(Debug)]
-pub struct RecvBody(Kind);
+pub struct RecvBody {
+    kind: Kind,
+    interim: Interim,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -65,19 +68,19 @@ struct Raw {
 }
 
 impl RecvBody {
-    pub(super) const fn empty() -> Self {
-        Self(Kind::Empty)
+    pub(super) const fn empty(interim: Interim) -> Self {
+        Self { kind: Kind::Empty, interim }
     }
 
     pub(super) fn new(
-        shared: Arc<Shared>,
+        interim: Interim,
         reader: Reader,
         decoder: Decoder,
         wants_continue: bool,
         silence_max: Duration,
     ) -> Self {
-        Self(Kind::Body(Box::new(Active {
-            shared,
+        let active = Active {
+            shared: Arc::clone(&interim.shared),
             reader: Some(reader),
             decoder,
             wants_continue,
@@ -85,11 +88,19 @@ impl RecvBody {
             ended: false,
             silence_max,
             silence: Deadline::default(),
-        })))
+        };
+        Self { kind: Kind::Body(Box::new(active)), interim }
     }
 
-    pub(super) fn tunnel(shared: Arc<Shared>) -> Self {
-        Self(Kind::Tunnel(Box::new(Raw { shared, reader: None, ended: false })))
+    pub(super) fn tunnel(interim: Interim) -> Self {
+        let raw = Raw { shared: Arc::clone(&interim.shared), reader: None, ended: false };
+        Self { kind: Kind::Tunnel(Box::new(raw)), interim }
+    }
+
+    /// Sends interim answers to the request that has this body.
+    #[must_use]
+    pub fn interim(&self) -> Interim {
+        self.interim.clone()
     }
 }
 
@@ -229,7 +240,7 @@ impl Body for RecvBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RecvError>>> {
-        match &mut self.get_mut().0 {
+        match &mut self.get_mut().kind {
             Kind::Empty => Poll::Ready(None),
             Kind::Body(active) => active.poll(cx),
             Kind::Tunnel(raw) => raw.poll(cx),
@@ -237,7 +248,7 @@ impl Body for RecvBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Empty => true,
             Kind::Body(active) => active.ended,
             Kind::Tunnel(raw) => raw.ended,
@@ -245,7 +256,7 @@ impl Body for RecvBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Body(active) if active.ended => SizeHint::with_exact(0),
             Kind::Body(active) => {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use edge_http1::server::{Interim, InterimError};
+use edge_http1::server::InterimError;
 use http::{Response, StatusCode};
 use tokio::sync::mpsc;
 
@@ -82,7 +82,7 @@ fn early_hints() -> Response<()> {
 async fn interim_answers_go_out_at_once_and_in_order() {
     let server = Server::start(|request| {
         Box::pin(async move {
-            let interim = request.extensions().get::<Interim>().unwrap().clone();
+            let interim = request.body().interim();
             interim.send(early_hints()).unwrap();
             tokio::time::sleep(Duration::from_millis(100)).await;
             interim.send(Response::builder().status(102).body(()).unwrap()).unwrap();
@@ -108,7 +108,7 @@ async fn interim_answers_that_cannot_be_sent_are_given_back() {
     let server = Server::start(move |request| {
         let sender = sender.clone();
         Box::pin(async move {
-            let interim = request.extensions().get::<Interim>().unwrap().clone();
+            let interim = request.body().interim();
             if request.uri().path() == "/final" {
                 let switching = Response::builder().status(101).body(()).unwrap();
                 assert_eq!(interim.send(switching), Err(InterimError::Status));

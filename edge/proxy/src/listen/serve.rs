@@ -22,13 +22,9 @@ pub(super) async fn h1<I>(
 ) where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let service = |mut request: Request<edge_http1::server::RecvBody>| {
-        let interim = request.extensions_mut().remove::<edge_http1::server::Interim>();
-        let incoming = Incoming {
-            request: request.map(ClientBody::new),
-            interim: interim.map_or(Interim::None, Interim::H1),
-            connect: None,
-        };
+    let service = |request: Request<edge_http1::server::RecvBody>| {
+        let interim = Interim::H1(request.body().interim());
+        let incoming = Incoming { request: request.map(ClientBody::new), interim, connect: None };
         worker.serve(&client, incoming)
     };
     let (config, counters) = (&configs.h1, &*configs.h1_counters);
@@ -82,11 +78,11 @@ pub(super) async fn h3(
     let of_requests = Arc::clone(&client);
     let service = move |mut request: Request<edge_http3::RecvBody>| {
         let (worker, client) = (Arc::clone(&worker), Arc::clone(&of_requests));
-        let interim = request.extensions_mut().remove::<edge_http3::Interim>();
         let connect = request.extensions_mut().remove::<edge_http3::Protocol>();
+        let interim = Interim::H3(request.body().interim());
         let incoming = Incoming {
             request: request.map(ClientBody::new),
-            interim: interim.map_or(Interim::None, Interim::H3),
+            interim,
             connect: connect.map(|protocol| protocol.as_str().to_owned()),
         };
         worker.serve_boxed(client, incoming)
