@@ -23,18 +23,7 @@ const PAIRS: [[u8; 2]; 100] = {
 
 /// Appends a decimal number.
 pub fn number(out: &mut Vec<u8>, number: u64) {
-    let mut digits = [0_u8; 20];
-    let (mut at, mut left) = (digits.len(), number);
-    while left >= 10 {
-        at -= 2;
-        digits[at..at + 2].copy_from_slice(pair(left % 100));
-        left /= 100;
-    }
-    if left > 0 || at == digits.len() {
-        at -= 1;
-        digits[at] = pair(left)[1];
-    }
-    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Appends thousandths as a number with three decimals: `1500` is `1.500`.
