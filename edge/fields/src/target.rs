@@ -151,20 +151,25 @@ fn authority(pseudo: Option<Bytes>, headers: &HeaderMap) -> Result<Authority, Ma
 /// A name that isn't empty or an IPv6 address in brackets, and a port, if there is one, of 16 bits.
 /// (Which bytes a name may have is left to [`Authority`], which takes brackets anywhere.)
 fn is_host_and_port(authority: &[u8]) -> bool {
-    let Ok(authority) = std::str::from_utf8(authority) else { return false };
-    let after_host = match authority.strip_prefix('[') {
-        Some(literal) => literal
-            .split_once(']')
-            .filter(|(address, _)| address.parse::<Ipv6Addr>().is_ok())
-            .map(|(_, after)| after),
-        None => {
-            let (name, after) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
-            (!name.is_empty() && !name.contains(['[', ']'])).then_some(after)
-        }
-    };
-    after_host.is_some_and(|after| after.is_empty() || after.strip_prefix(':').is_some_and(is_port))
+    if authority.first() == Some(&b'[') {
+        return is_ipv6_and_port(authority);
+    }
+    let is_end = |byte: &u8| matches!(byte, b':' | b'[' | b']');
+    match authority.iter().position(is_end) {
+        None => !authority.is_empty(),
+        Some(end) => end > 0 && authority[end] == b':' && is_port(&authority[end + 1..]),
+    }
 }
 
-fn is_port(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
+fn is_ipv6_and_port(authority: &[u8]) -> bool {
+    let Ok(authority) = std::str::from_utf8(authority) else { return false };
+    let Some((address, after)) = authority[1..].split_once(']') else { return false };
+    address.parse::<Ipv6Addr>().is_ok()
+        && (after.is_empty()
+            || after.strip_prefix(':').is_some_and(|port| is_port(port.as_bytes())))
+}
+
+fn is_port(text: &[u8]) -> bool {
+    let digits = text.iter().all(u8::is_ascii_digit);
+    digits && std::str::from_utf8(text).is_ok_and(|text| text.parse::<u16>().is_ok())
 }

@@ -12,6 +12,8 @@ use tokio::io::AsyncWrite;
 
 /// What is larger is not copied.
 const COPY_MAX_BYTES: usize = 4 * 1024;
+/// What a buffer begins with: a small answer as a whole, so that nothing grows in between.
+const FIRST_BYTES: usize = 2 * 1024;
 /// Most pieces of one write.
 const PIECES_MAX: usize = 16;
 
@@ -30,7 +32,10 @@ pub(crate) struct Out {
 impl Out {
     /// Where frames are written.
     #[inline]
-    pub(crate) const fn tail(&mut self) -> &mut BytesMut {
+    pub(crate) fn tail(&mut self) -> &mut BytesMut {
+        if self.tail.capacity() == 0 {
+            self.tail.reserve(FIRST_BYTES);
+        }
         &mut self.tail
     }
 
@@ -38,7 +43,7 @@ impl Out {
     #[inline]
     pub(crate) fn push(&mut self, data: Bytes) {
         if data.len() <= COPY_MAX_BYTES {
-            self.tail.extend_from_slice(&data);
+            self.tail().extend_from_slice(&data);
             return;
         }
         let before = self.tail.split().freeze();

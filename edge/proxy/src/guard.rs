@@ -85,14 +85,15 @@ impl Guards {
         if !allowed(&policy.allow_ips, &policy.deny_ips, client) {
             return Err(EdgeError::AddressRefused);
         }
+        let now = Instant::now();
         if policy.rate.is_some() {
-            self.rate(RateKey::Function(route.function), policy.rate, "the function")?;
+            self.rate(RateKey::Function(route.function), policy.rate, now, "the function")?;
         }
         if policy.client_rate.is_some() {
             let key = RateKey::Client(route.function, ClientNet::of(client));
-            self.rate(key, policy.client_rate, "this client")?;
+            self.rate(key, policy.client_rate, now, "this client")?;
         }
-        self.rate(RateKey::Team(route.team), self.team_rate, "the team")?;
+        self.rate(RateKey::Team(route.team), self.team_rate, now, "the team")?;
         if !policy.auth.is_empty() {
             // On the heap: requests that need no check would have room for it, too.
             Box::pin(self.authenticate(route, parts, keys)).await?;
@@ -158,10 +159,11 @@ impl Guards {
         if !allowed(&traffic.allow_ips, &traffic.deny_ips, client) {
             return Err(EdgeError::AddressRefused);
         }
+        let now = Instant::now();
         if traffic.rate.is_some() {
-            self.rate(RateKey::Sandbox(sandbox), traffic.rate, "the sandbox")?;
+            self.rate(RateKey::Sandbox(sandbox), traffic.rate, now, "the sandbox")?;
         }
-        self.rate(RateKey::Team(route.team), self.team_rate, "the team")?;
+        self.rate(RateKey::Team(route.team), self.team_rate, now, "the team")?;
         // The guest daemon's port has a token of its own.
         let private =
             (traffic.private && port != Port::ENVD) || traffic.private_ports.contains(&port);
@@ -173,8 +175,14 @@ impl Guards {
         private_port(route, secure, parts)
     }
 
-    fn rate(&self, key: RateKey, rate: Option<Rate>, scope: &'static str) -> Result<(), EdgeError> {
-        match self.rates.check(key, rate, Instant::now().into_std()) {
+    fn rate(
+        &self,
+        key: RateKey,
+        rate: Option<Rate>,
+        now: Instant,
+        scope: &'static str,
+    ) -> Result<(), EdgeError> {
+        match self.rates.check(key, rate, now.into_std()) {
             Ok(_) => Ok(()),
             Err(limited) => Err(EdgeError::RateLimited { scope, retry_after: limited.retry_after }),
         }
