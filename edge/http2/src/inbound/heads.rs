@@ -140,6 +140,7 @@ impl Inbound {
         let head = match section {
             Section::TooLarge => {
                 answer_too_large(core, id, begun.ends);
+                self.limits.reset(&link.config)?; // it costs us what a reset does
                 return Ok(None);
             }
             Section::Malformed(reason) => return self.malformed(core, id, reason, link).map(none),

@@ -102,6 +102,43 @@ async fn rapid_resets() {
     }
 }
 
+/// "MadeYouReset": the client breaks a rule in each stream, so that the server resets it.
+#[tokio::test]
+async fn resets_that_are_provoked() {
+    if elsewhere("resets_that_are_provoked") {
+        return;
+    }
+    let provoked = |stream| frame(WINDOW_UPDATE, 0, stream, &[0; 4]);
+    let streams =
+        (0..50_000_u32).map(|number| [get(number * 2 + 1), provoked(number * 2 + 1)].concat());
+    let mut server = Server::start(waits).await;
+    ends(&mut server, |server| &server.counters.resets, streams).await;
+}
+
+#[tokio::test]
+async fn heads_that_are_too_large() {
+    if elsewhere("heads_that_are_too_large") {
+        return;
+    }
+    // Forty fields of a kilobyte each, which is more than 32 KiB and no more than four times as much.
+    let mut first = head("GET", &[]);
+    first.extend([0x40, 1, b'x', 0x7f, 0x81, 0x07]);
+    first.extend([b'a'; 1024]);
+    let first = frame(HEADERS, END_HEADERS | END_STREAM, 1, &first);
+    let large = [head("GET", &[]), vec![0xbe; 40]].concat();
+    let large = move |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &large);
+    let mut server = Server::start(report).await;
+    let mut raw = Raw::open(&server).await;
+    raw.send([first, large(3)].concat()).await;
+    let refused = raw.until(HEADERS, 3).await;
+    assert_eq!(refused.flags & END_STREAM, END_STREAM);
+    assert!(refused.payload.windows(3).any(|digits| digits == b"431"));
+    let told = flood(&mut raw, (2..5000_u32).map(|number| large(number * 2 + 1))).await;
+    assert!(matches!(told, None | Some(CALM)), "{told:?}");
+    assert!(server.ended().await.is_err());
+    assert_eq!(server.counters.resets.load(Relaxed), 1, "{:?}", server.counters);
+}
+
 #[tokio::test]
 async fn continuations_without_end() {
     if elsewhere("continuations_without_end") {
