@@ -102,18 +102,22 @@ impl<'a> Connection<'a> {
             let head = match self.read_head().await {
                 Ok(Some(head)) => head,
                 Ok(None) => return Ok(Ended { requests: self.requests }),
-                Err(ServeError::Refused(refusal)) => return Err(self.refuse(refusal).await),
+                Err(ServeError::Refused(refusal)) => {
+                    return Err(Box::pin(self.refuse(refusal)).await);
+                }
                 Err(error) => return Err(error),
             };
             let (request, asked) = self.request(head);
-            // Each on the heap while it lasts: a connection that waits for its next request has no
-            // room for either, and one whose answer takes long none for the service.
+            // Each on the heap while it lasts, as what ends a connection is: one that waits for its
+            // next request has room for none, and one whose answer takes long none for the service.
             let response = self.call(Box::pin(service(request)).as_mut()).await?;
             let next = Box::pin(self.respond(response, asked)).await?;
             self.requests += 1;
             self.count_fault();
-            if next == Next::Close || !self.is_ready().await {
-                self.close().await;
+            let ready = next == Next::Request
+                && (self.reader.is_some() || Box::pin(self.take_back()).await);
+            if !ready {
+                Box::pin(self.close()).await;
                 return Ok(Ended { requests: self.requests });
             }
         }
@@ -295,10 +299,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Skips what was not read of the request's body. False: the connection can't go on.
-    async fn is_ready(&mut self) -> bool {
-        if self.reader.is_some() {
-            return true;
-        }
+    async fn take_back(&mut self) -> bool {
         let Some(returned) = self.shared.lock().returned.take() else { return false };
         let mut reader = returned.reader;
         let Rest::Some(mut decoder) = returned.rest else {
