@@ -18,12 +18,14 @@
 pub mod huffman;
 pub mod integer;
 
+mod block;
 mod field;
 mod message;
 mod name_index;
 mod rules;
 mod target;
 
+pub use block::{Block, Undecodable};
 pub use field::{Entry, Field, Name, Value};
 pub use message::{Malformed, Protocol, RequestFields, RequestHead, TrailerFields};
 pub use name_index::{Found, NameIndex};

@@ -112,7 +112,7 @@ impl Core {
     }
 
     /// A stream's window is wider: who waited for that gets in line.
-    pub(crate) fn unblock(stream: &mut Stream, waiting: &mut VecDeque<u32>) {
+    fn unblock(stream: &mut Stream, waiting: &mut VecDeque<u32>) {
         if stream.blocked == Blocked::Window && stream.send.open() > 0 {
             stream.blocked = Blocked::Queued;
             waiting.push_back(stream.id);

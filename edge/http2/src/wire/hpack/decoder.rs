@@ -1,10 +1,7 @@
 //! Which fields the bytes of a field block are (RFC 7541 6).
 
-use bytes::{Buf as _, Bytes, BytesMut};
-use edge_fields::{
-    Field, Name, Value, huffman,
-    integer::{self, Overflow},
-};
+use bytes::Bytes;
+use edge_fields::{Block, Field, Name, Undecodable, Value};
 
 use super::{
     dynamic_table::DynamicTable,
@@ -15,6 +12,12 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a field block can't be decoded: {0}")]
 pub(crate) struct HpackError(pub(crate) &'static str);
+
+impl From<Undecodable> for HpackError {
+    fn from(error: Undecodable) -> Self {
+        Self(error.0)
+    }
+}
 
 /// What a connection's blocks share.
 #[derive(Debug)]
@@ -34,12 +37,12 @@ impl Decoder {
         block: Bytes,
         mut each: impl FnMut(Field),
     ) -> Result<(), HpackError> {
-        let mut block = Block { rest: block, scratch: BytesMut::new() };
+        let mut block = Block::new(block);
         let mut began = false;
-        while let Some(&first) = block.rest.first() {
+        while let Some(first) = block.first() {
             match first {
                 0b1000_0000.. => {
-                    let number = block.number(7)?;
+                    let number = number(&mut block, 7)?;
                     each(self.field(number)?);
                 }
                 0b0100_0000..0b1000_0000 => {
@@ -80,11 +83,11 @@ impl Decoder {
         prefix: u32,
         never_indexed: bool,
     ) -> Result<Field, HpackError> {
-        let name = match block.number(prefix)? {
-            0 => Name::Literal(block.string()?),
+        let name = match number(block, prefix)? {
+            0 => Name::Literal(block.string(7)?),
             number => self.name(number)?,
         };
-        let value = Value::Literal(block.string()?);
+        let value = Value::Literal(block.string(7)?);
         Ok(Field { name, value, never_indexed })
     }
 
@@ -97,49 +100,7 @@ impl Decoder {
     }
 }
 
-/// What is left of a block.
-struct Block {
-    rest: Bytes,
-    /// Where strings are decoded.
-    scratch: BytesMut,
-}
-
-impl Block {
-    fn integer(&mut self, prefix: u32) -> Result<u64, HpackError> {
-        match integer::decode(&self.rest, prefix) {
-            Ok(Some((value, bytes))) => {
-                self.rest.advance(bytes);
-                Ok(value)
-            }
-            Ok(None) => Err(HpackError("it is cut short")),
-            Err(Overflow) => Err(HpackError("an integer is too large")),
-        }
-    }
-
-    /// The number of a field.
-    fn number(&mut self, prefix: u32) -> Result<usize, HpackError> {
-        let number = self.integer(prefix)?;
-        usize::try_from(number).map_err(|_| HpackError("an integer is too large"))
-    }
-
-    /// RFC 7541 5.2.
-    fn string(&mut self) -> Result<Bytes, HpackError> {
-        let first = self.rest.first().ok_or(HpackError("it is cut short"))?;
-        let coded = first & 0b1000_0000 != 0;
-        let len = self.number(7)?;
-        if len > self.rest.len() {
-            return Err(HpackError("a string is cut short"));
-        }
-        let bytes = self.rest.split_to(len);
-        if !coded {
-            return Ok(bytes);
-        }
-        if self.scratch.capacity() == 0 {
-            // Once for all strings: what is left can't decode to more.
-            self.scratch.reserve((bytes.len() + self.rest.len()) * 8 / 5 + 1);
-        }
-        huffman::decode(&bytes, &mut self.scratch)
-            .map_err(|_| HpackError("a string is no huffman code"))?;
-        Ok(self.scratch.split().freeze())
-    }
+/// Reads the number of a field.
+fn number(block: &mut Block, prefix: u32) -> Result<usize, HpackError> {
+    usize::try_from(block.integer(prefix)?).map_err(|_| HpackError("an integer is too large"))
 }
