@@ -144,11 +144,9 @@ where
                 return Poll::Pending;
             }
             rounds += 1;
-            readable = match self.poll_input(cx, readable, start) {
-                Poll::Ready(Ok(())) => true,
-                Poll::Ready(Err(end)) => return Poll::Ready(end),
-                Poll::Pending => false,
-            };
+            if let Err(end) = self.take_input(cx, &mut readable, start) {
+                return Poll::Ready(end);
+            }
             let ran = self.tasks.run();
             self.say_what_is_due(cx);
             if writable {
@@ -165,7 +163,9 @@ where
             if let Some(slot) = writer {
                 self.tasks.wake(slot);
             }
-            if !readable && !ran && writer.is_none() && self.link.bell.end_turn() {
+            // What was written may have made room for what was not read.
+            let reads_on = readable && !self.is_full();
+            if !reads_on && !ran && writer.is_none() && self.link.bell.end_turn() {
                 break;
             }
         }
@@ -207,43 +207,44 @@ where
         self.waited
     }
 
-    /// Does what the frames say that are there; reads more if there is none. Pending: neither can be
-    /// done now.
-    fn poll_input(
+    /// Does what the frames say that are there; reads more if there is none. `readable` is false when
+    /// the client has sent nothing more: the task is woken when it has.
+    fn take_input(
         &mut self,
         cx: &mut Context<'_>,
-        mut readable: bool,
+        readable: &mut bool,
         start: &impl Fn(Opened) -> T,
-    ) -> Poll<Result<(), End>> {
+    ) -> Result<(), End> {
         let mut progress = false;
         loop {
-            // A client that does not read what it asked for is not read either.
-            let is_full = self.link.lock().out.len() > self.link.config.send_buffer_bytes;
-            if is_full {
-                return if progress { Poll::Ready(Ok(())) } else { Poll::Pending };
+            if self.is_full() {
+                *readable = true; // there may be more, which nobody is told of
+                return Ok(());
             }
             if self.take_frame(start)? {
                 progress = true;
                 continue;
             }
-            if progress {
-                return Poll::Ready(Ok(()));
-            }
-            if !readable {
-                return Poll::Pending;
+            if progress || !*readable {
+                return Ok(());
             }
             match self.input.poll_fill(cx, &mut self.io) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Gone)),
+                Poll::Ready(Ok(0)) => return Err(End::Gone),
                 Poll::Ready(Ok(_)) => {
                     self.last_read = Instant::now();
                     self.inbound.limits.tick(self.last_read);
                     self.keep_alive.hear();
                     progress = true;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Io(error))),
-                Poll::Pending => readable = false,
+                Poll::Ready(Err(error)) => return Err(End::Io(error)),
+                Poll::Pending => *readable = false,
             }
         }
+    }
+
+    /// A client that does not read what it asked for is not read either.
+    fn is_full(&self) -> bool {
+        self.link.lock().out.len() > self.link.config.send_buffer_bytes
     }
 
     /// Does what the next frame says. False: none is there.

@@ -10,7 +10,9 @@ use http_body::Frame;
 use http_body_util::BodyExt as _;
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::support::{Server, channel, data, empty, full, ok, report, request, soon, through};
+use crate::support::{
+    Answering, Server, channel, data, empty, full, ok, report, request, soon, through,
+};
 
 #[tokio::test]
 async fn requests_of_every_kind_are_answered() {
@@ -183,6 +185,31 @@ async fn many_streams_are_served_at_once() {
     }
     while let Some(done) = soon(tasks.join_next()).await {
         done.unwrap();
+    }
+}
+
+/// What is written makes room for more to be read: the client's windows are in it.
+#[tokio::test]
+async fn large_answers_side_by_side_never_wait_for_each_other() {
+    const LARGE: usize = 4 << 20;
+    let service = |_| -> Answering { Box::pin(async { ok(full(vec![7; LARGE])) }) };
+    let mut server = Server::start(service).await;
+    for streams in [2, 3, 8] {
+        let client = server.client().await;
+        let mut downloads = JoinSet::new();
+        for _ in 0..streams {
+            let mut client = client.clone();
+            downloads.spawn(async move {
+                for _ in 0..20 {
+                    let response = client.send_request(request("GET", "/", empty())).await.unwrap();
+                    let body = response.into_body().collect().await.unwrap();
+                    assert_eq!(body.to_bytes().len(), LARGE);
+                }
+            });
+        }
+        while let Some(done) = soon(downloads.join_next()).await {
+            done.unwrap();
+        }
     }
 }
 
