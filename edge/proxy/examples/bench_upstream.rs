@@ -4,21 +4,25 @@
 //! bench_upstream 127.0.0.1:9000
 //! ```
 //!
-//! `GET /` is answered with 1 KiB, `GET /10m` with 10 MiB, a WebSocket's handshake with 101, after
-//! which the connection is only held. Requests have no body, and come one at a time.
+//! `/` is answered with 1 KiB, `/10m` with 10 MiB, after the request's body if it has one of a known
+//! length; `/ws` is a WebSocket that says what it hears. Requests come one at a time.
 #![allow(clippy::unwrap_used, reason = "a program for measurements: what fails ends it")]
 
 use std::sync::Arc;
 
+use futures::{SinkExt as _, StreamExt as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{handshake::derive_accept_key, protocol::Role},
+};
 
 const LARGE_BYTES: usize = 10 << 20;
-/// More than any request here has.
-const HEAD_BYTES: usize = 16 << 10;
+/// More than any request's head here has.
+const BUFFER_BYTES: usize = 64 << 10;
 
 struct Answers {
     small: Vec<u8>,
@@ -49,12 +53,14 @@ async fn main() {
     }
 }
 
+fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+    fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+}
+
 /// The end of a WebSocket's handshake (RFC 6455 4.2.2).
-fn switched(head: &[u8]) -> String {
-    let head = String::from_utf8_lossy(head);
-    let mut fields = head.lines().filter_map(|line| line.split_once(": "));
-    let key = fields.find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"));
-    let accept = derive_accept_key(key.map_or("", |(_, key)| key).as_bytes());
+fn switched(head: &str) -> String {
+    let accept = derive_accept_key(field(head, "sec-websocket-key").unwrap_or("").as_bytes());
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
         sec-websocket-accept: {accept}\r\n\r\n"
@@ -63,25 +69,54 @@ fn switched(head: &[u8]) -> String {
 
 async fn serve(mut stream: TcpStream, answers: &Answers) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut head = vec![0; HEAD_BYTES];
+    let mut buffer = vec![0; BUFFER_BYTES];
     let mut filled = 0;
     loop {
-        let count = stream.read(&mut head[filled..]).await?;
+        let count = stream.read(&mut buffer[filled..]).await?;
         filled += count;
-        if count == 0 || filled == HEAD_BYTES {
+        if count == 0 {
             return Ok(());
         }
-        let asked = &head[..filled];
-        if !asked.ends_with(b"\r\n\r\n") {
-            continue;
+        // Without a body the head's end is that of what has come: the usual case is cheap.
+        let end = match &buffer[..filled] {
+            read if read.ends_with(b"\r\n\r\n") => filled,
+            read => match read.windows(4).position(|four| four == b"\r\n\r\n") {
+                Some(place) => place + 4,
+                None if filled == BUFFER_BYTES => return Ok(()),
+                None => continue,
+            },
+        };
+        let head = &buffer[..end];
+        let path = head.split(|byte| *byte == b' ').nth(1);
+        if path == Some(b"/ws") {
+            let answer = switched(&String::from_utf8_lossy(head));
+            stream.write_all(answer.as_bytes()).await?;
+            return echo(stream).await;
         }
-        let large = asked.starts_with(b"GET /10m ");
-        if asked.starts_with(b"GET /ws ") {
-            stream.write_all(switched(asked).as_bytes()).await?;
-            while stream.read(&mut head).await? != 0 {}
-            return Ok(());
+        let answer = if path == Some(b"/10m") { &answers.large } else { &answers.small };
+        if !head.starts_with(b"GET ") {
+            let length = field(&String::from_utf8_lossy(head), "content-length")
+                .map_or(0, |length| length.parse().unwrap());
+            let mut rest: usize = length - (filled - end);
+            while rest > 0 {
+                let most = rest.min(BUFFER_BYTES);
+                match stream.read(&mut buffer[..most]).await? {
+                    0 => return Ok(()),
+                    count => rest -= count,
+                }
+            }
         }
-        stream.write_all(if large { &answers.large } else { &answers.small }).await?;
+        stream.write_all(answer).await?;
         filled = 0;
     }
+}
+
+async fn echo(stream: TcpStream) -> std::io::Result<()> {
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+    while let Some(Ok(message)) = socket.next().await {
+        if message.is_binary() && socket.send(message).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
 }

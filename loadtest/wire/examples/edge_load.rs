@@ -8,7 +8,8 @@
 //!
 //! `load` prints one `name value` per line: `done`, `failed`, `bytes`, `seconds`, `p50_us`, `p99_us`.
 //! With a rate, requests are due at even distances whether or not others have been answered
-//! (an open loop), and their time counts from when they were due.
+//! (an open loop), and their time counts from when they were due. `--upload BYTES` gives each a body;
+//! with `--protocol ws` a message of 1 KiB and its echo take the place of a request and its answer.
 //! `hold` opens connections (of kind `h1`, `h2`, `h3`, each with one request; or `ws`), prints
 //! `open COUNT`, and keeps them until its input ends.
 
@@ -21,14 +22,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Uri};
-use loadtest_wire::{Connection, Guard, Origin, Protocol, Request, WebSocket, trusting};
-use tokio::sync::mpsc;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Uri};
+use loadtest_wire::{Connection, Guard, Message, Origin, Protocol, Request, WebSocket, trusting};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 /// Requests that may be due on one stream while it is busy.
 const DUE_MAX: usize = 4096;
 /// Connections are opened in groups of so many.
 const OPEN_AT_ONCE: usize = 32;
+/// Longest wait for a WebSocket.
+const OPENING: Duration = Duration::from_secs(30);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -91,8 +95,23 @@ struct Seen {
     why: Option<String>,
 }
 
+impl Seen {
+    fn answered(&mut self, since: Instant, bytes: u64) {
+        self.waits_us.push(u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX));
+        self.bytes += bytes;
+    }
+
+    fn fail(&mut self, why: String) {
+        self.failed += 1;
+        self.why = Some(why);
+    }
+}
+
 async fn load(args: &Args) -> Result<(), Failure> {
     let (origin, path) = args.origin()?;
+    if args.get("--protocol") == Some("ws") {
+        return echoes(args, &origin, &path).await;
+    }
     let protocol: Protocol = args.get("--protocol").unwrap_or("h1").parse()?;
     let streams = args.number("--streams", 1)?;
     let mut handles = Vec::new();
@@ -104,7 +123,10 @@ async fn load(args: &Args) -> Result<(), Failure> {
         handles.push(first);
     }
     let seconds = Duration::from_secs(args.number("--seconds", 5)?.max(1).into());
-    let request = Request::get(path);
+    let request = match args.number("--upload", 0)? {
+        0 => Request::get(path),
+        bytes => Request::new(Method::POST, path).content(vec![b'x'; bytes.try_into()?].into()),
+    };
     let began = Instant::now();
     let workers: Vec<_> = match args.number("--rate", 0)? {
         0 => handles
@@ -119,6 +141,10 @@ async fn load(args: &Args) -> Result<(), Failure> {
             due.map(|(handle, due)| tokio::spawn(as_due(handle, request.clone(), due))).collect()
         }
     };
+    sum(workers, began).await
+}
+
+async fn sum(workers: Vec<JoinHandle<Seen>>, began: Instant) -> Result<(), Failure> {
     let mut all = Seen::default();
     for worker in workers {
         let seen = worker.await?;
@@ -171,20 +197,45 @@ async fn as_due(
 async fn one(connection: &mut Connection, request: &Request, since: Instant, seen: &mut Seen) {
     let mut bytes = 0;
     let answer = connection.exchange(request, &mut |data: &[u8]| bytes += data.len() as u64).await;
-    seen.bytes += bytes;
     match answer {
-        Ok(answer) if answer.status.is_success() => {
-            let wait = u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX);
-            seen.waits_us.push(wait);
-        }
-        Ok(answer) => {
-            seen.failed += 1;
-            seen.why = Some(answer.status.to_string());
-        }
-        Err(error) => {
-            seen.failed += 1;
-            seen.why = Some(error.in_full());
-        }
+        Ok(answer) if answer.status.is_success() => seen.answered(since, bytes),
+        Ok(answer) => seen.fail(answer.status.to_string()),
+        Err(error) => seen.fail(error.in_full()),
+    }
+}
+
+/// WebSockets that send one message after the other, each when the last has come back.
+async fn echoes(args: &Args, origin: &Origin, path: &str) -> Result<(), Failure> {
+    let seconds = Duration::from_secs(args.number("--seconds", 5)?.max(1).into());
+    let deadline = tokio::time::Instant::now() + seconds + OPENING;
+    let mut sockets = Vec::new();
+    for _ in 0..args.number("--connections", 64)? {
+        sockets.push(WebSocket::open(origin, path, &HeaderMap::new(), deadline).await?.0);
+    }
+    let began = Instant::now();
+    let until = began + seconds;
+    let workers = sockets.into_iter().map(|mut socket| {
+        tokio::spawn(async move {
+            let mut seen = Seen::default();
+            while seen.why.is_none() && Instant::now() < until {
+                let since = Instant::now();
+                match echo(&mut socket).await {
+                    Ok(bytes) => seen.answered(since, bytes),
+                    Err(error) => seen.fail(error.to_string()),
+                }
+            }
+            seen
+        })
+    });
+    sum(workers.collect(), began).await
+}
+
+/// Bytes of the answer.
+async fn echo(socket: &mut WebSocket) -> Result<u64, Failure> {
+    socket.send(Message::Binary(Bytes::from_static(&[b'x'; 1024]))).await?;
+    match socket.next().await? {
+        Some(Message::Binary(answer)) => Ok(answer.len() as u64),
+        other => Err(format!("not the message that was sent: {other:?}").into()),
     }
 }
 
@@ -220,7 +271,7 @@ async fn hold(args: &Args) -> Result<(), Failure> {
         let group = (count - opened).min(u32::try_from(OPEN_AT_ONCE)?);
         if kind == "ws" {
             let opening = (0..group).map(|_| async {
-                let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+                let deadline = tokio::time::Instant::now() + OPENING;
                 WebSocket::open(&origin, "/ws", &HeaderMap::new(), deadline).await
             });
             for socket in futures::future::join_all(opening).await {
