@@ -51,10 +51,29 @@ build: tools ## Build the binaries, static guest programs included
 		$(CARGO) build $(FLAGS) --target $(GUEST_TARGET) -p envd -p guest-init
 
 .PHONY: dist
-dist: tools ## Build the programs as production wants them, into target/dist: slow to build, fast to run
-	@$(CARGO) build --locked --profile dist --workspace
+dist: dist-edge ## Build the programs as production wants them, into target/dist: slow to build, fast to run
+	@$(CARGO) build --locked --profile dist --workspace --exclude edge
 	@RUSTFLAGS="-C target-feature=+crt-static" \
 		$(CARGO) build --locked --profile dist --target $(GUEST_TARGET) -p envd -p guest-init
+
+# The edge is built twice: the first counts what runs how often, the second is made for that. The program
+# and its bench are built together, so that they share the crates that were counted; with --target, so
+# that neither build scripts nor proc macros count.
+PGO := $(CARGO_TARGET_DIR)/pgo
+BUILD_PGO = $(CARGO) build --locked --profile dist --target $(GUEST_TARGET) --target-dir $(PGO) \
+	-p edge -p edge-proxy --bin edge --example bench_edge
+OF_PGO := $(PGO)/$(GUEST_TARGET)/dist
+
+.PHONY: dist-edge
+dist-edge: dist-tools
+	@$(CARGO) build --locked --profile dist -p edge-proxy -p loadtest-wire \
+		--example bench_upstream --example edge_load
+	@RUSTFLAGS="-C profile-generate=$(PGO)/unused" $(BUILD_PGO)
+	@python3 loadtest/edge/train.py --edge $(OF_PGO)/examples/bench_edge --bin-dir $(CARGO_TARGET_DIR)/dist \
+		--dir $(PGO)/run --out $(PGO)/edge.profdata
+	@RUSTFLAGS="-C profile-use=$(PGO)/edge.profdata" $(BUILD_PGO)
+	@install $(OF_PGO)/edge $(CARGO_TARGET_DIR)/dist/edge
+	@install $(OF_PGO)/examples/bench_edge $(CARGO_TARGET_DIR)/dist/examples/bench_edge
 
 .PHONY: images
 images: build ## Build kernel, initramfs and root file system if their inputs changed
@@ -110,8 +129,7 @@ bench-engine: bench-build
 
 # The edge beside other proxies; those that no Debian package has come from PyPI, into a venv.
 .PHONY: bench-edge
-bench-edge: bench-tools ## Measure the edge beside other proxies; the machine should be quiet
-	@$(CARGO) build --locked --profile dist -p edge-proxy -p loadtest-wire --examples
+bench-edge: bench-tools dist-edge ## Measure the edge beside other proxies; the machine should be quiet
 	@$(CARGO) build $(FLAGS) -p loadtest
 	@python3 loadtest/edge/compare.py --bin-dir $(CARGO_TARGET_DIR)/dist --dir $(WRENN_DIR)/bench-edge \
 		--venv $(WRENN_DIR)/bench-edge/venv --install | $(insert) edge
@@ -156,6 +174,15 @@ e2e:
 .PHONY: bench-tools
 bench-tools:
 	@$(MAKE) --no-print-directory tools APT_RUN="$(APT_RUN) $(APT_BENCH)"
+
+# llvm-profdata has to be of the compiler's LLVM: rustup's, or else Debian's of that number.
+.PHONY: dist-tools
+dist-tools: tools
+	@if [ ! -x $$(rustc --print target-libdir)/../bin/llvm-profdata ]; then \
+		rustup component add llvm-tools 2> /dev/null \
+			|| llvm=llvm-$$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p'); \
+	fi; \
+	$(MAKE) --no-print-directory tools APT_RUN="$(APT_RUN) openssl python3 $${llvm:-}"
 
 # Installs only what is missing, so that a second start asks nobody.
 .PHONY: tools

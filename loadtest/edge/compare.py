@@ -29,7 +29,7 @@ def main():
     allow_descriptors()
     directory = args.dir.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    certificate(directory)
+    peers.certificate(directory)
     examples = args.bin_dir.resolve() / "examples"
     upstream_port = peers.free_port()
     upstream = subprocess.Popen(
@@ -110,22 +110,6 @@ def allow_descriptors():
             return
         except (OSError, ValueError):
             continue  # more than this user may allow itself
-
-
-def certificate(directory):
-    """A self-signed one for the bench's host, the same for all."""
-    if (directory / "both.pem").exists():
-        return
-    (directory / "req.cnf").write_text(
-        "[req]\ndistinguished_name=dn\nx509_extensions=own\nprompt=no\n[dn]\nCN=bench\n[own]\n"
-        f"basicConstraints=CA:FALSE\nsubjectAltName=DNS:{peers.HOST},DNS:localhost,IP:127.0.0.1\n"
-    )
-    run = lambda *command: subprocess.run(command, check=True, capture_output=True, cwd=directory)
-    run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "key.pem")
-    run("openssl", "req", "-x509", "-new", "-key", "key.pem", "-days", "30", "-config", "req.cnf",
-        "-out", "cert.pem")
-    both = (directory / "cert.pem").read_bytes() + (directory / "key.pem").read_bytes()
-    (directory / "both.pem").write_bytes(both)
 
 
 if __name__ == "__main__":

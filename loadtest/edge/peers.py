@@ -187,18 +187,20 @@ class Proxy:
         self.name, self.protocols = name, protocols
         self.command, self.config, self.env = command, config, env or {}
         self.port = free_port()
+        self.core = PROXY_CORE
         self.process = None
 
     def start(self, directory, upstream):
-        """Starts it on the proxy's core and waits until it listens."""
+        """Starts it on its core, if it has one, and waits until it listens."""
         place = {"port": self.port, "dir": directory, "upstream": upstream}
         if self.config:
             file, text = self.config
             (directory / file).write_text(text.format(**place))
         command = [part.format(**place) for part in self.command]
         log = open(directory / f"{self.name.split()[0].lower()}.out", "wb")
+        pinned = ["taskset", "-c", self.core] if self.core else []
         self.process = subprocess.Popen(
-            ["taskset", "-c", PROXY_CORE, *command],
+            [*pinned, *command],
             stdout=log, stderr=log, env={**os.environ, **self.env}, cwd=directory,
         )
         wait_listening(self.port, self.process)
@@ -224,6 +226,22 @@ class Proxy:
         """Memory that it has now."""
         pages = pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def certificate(directory):
+    """A self-signed one for the bench's host, the same for all."""
+    if (directory / "both.pem").exists():
+        return
+    (directory / "req.cnf").write_text(
+        "[req]\ndistinguished_name=dn\nx509_extensions=own\nprompt=no\n[dn]\nCN=bench\n[own]\n"
+        f"basicConstraints=CA:FALSE\nsubjectAltName=DNS:{HOST},DNS:localhost,IP:127.0.0.1\n"
+    )
+    run = lambda *command: subprocess.run(command, check=True, capture_output=True, cwd=directory)
+    run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "key.pem")
+    run("openssl", "req", "-x509", "-new", "-key", "key.pem", "-days", "30", "-config", "req.cnf",
+        "-out", "cert.pem")
+    both = (directory / "cert.pem").read_bytes() + (directory / "key.pem").read_bytes()
+    (directory / "both.pem").write_bytes(both)
 
 
 def free_port():
