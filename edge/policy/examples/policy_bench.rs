@@ -67,9 +67,10 @@ fn rates() {
 fn admission() {
     let admission = Admission::new();
     let key = AdmitKey { function: FUNCTION, team: TeamId::from_u128(2) };
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let now = tokio::time::Instant::now();
+    let deadline = now + Duration::from_secs(60);
     let admit = |limits: AdmitLimits| {
-        let mut place = std::pin::pin!(admission.admit(key, limits, deadline));
+        let mut place = std::pin::pin!(admission.admit(key, limits, now, deadline));
         let waker = std::task::Waker::noop();
         let polled = place.as_mut().poll(&mut std::task::Context::from_waker(waker));
         assert!(black_box(polled).is_ready());

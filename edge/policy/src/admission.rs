@@ -76,8 +76,24 @@ impl Default for Gates {
 #[derive(Debug, Default)]
 #[must_use = "the place is given up when this is dropped"]
 pub struct Permit {
-    _team: Option<Place>,
-    _function: Option<Place>,
+    team: Option<Place>,
+    function: Option<Place>,
+}
+
+impl Permit {
+    /// When the last of its places was taken; none if nothing was limited.
+    #[must_use]
+    pub fn taken_at(&self) -> Option<Instant> {
+        let places = [&self.team, &self.function];
+        places.into_iter().flatten().map(|place| place.since).max()
+    }
+
+    /// Says when its request ended, for whom has just read the clock: else the drop reads it.
+    pub fn set_end(&mut self, now: Instant) {
+        for place in [&mut self.team, &mut self.function].into_iter().flatten() {
+            place.until = Some(now);
+        }
+    }
 }
 
 /// A place on one host.
@@ -93,6 +109,7 @@ struct Place {
     gates: Gates,
     scope: Scope,
     since: Instant,
+    until: Option<Instant>,
 }
 
 impl Admission {
@@ -102,7 +119,7 @@ impl Admission {
         Self::default()
     }
 
-    /// Waits for a place in the function and then in the team, first come first served, until
+    /// Waits for a place in the function and then in the team, first come first served, from `now` until
     /// `deadline`. Limits hold from this call on, also for those who wait already.
     ///
     /// Cancel-safe: a dropped future leaves its queue and gives back what it had.
@@ -114,6 +131,7 @@ impl Admission {
         &self,
         key: AdmitKey,
         limits: AdmitLimits,
+        now: Instant,
         deadline: Instant,
     ) -> Result<Permit, Refused> {
         if limits.function_max == 0 && limits.team_max == 0 {
@@ -122,10 +140,12 @@ impl Admission {
         let queue = limits.queue_max;
         let function = Scope::Function(key.function);
         // Always in this order: nobody who holds a team's place waits for a function's.
-        let function = self.gates.enter(function, limits.function_max, queue, deadline).await?;
+        let function =
+            self.gates.enter(function, limits.function_max, queue, now, deadline).await?;
+        let now = function.as_ref().map_or(now, |place| place.since);
         let team =
-            self.gates.enter(Scope::Team(key.team), limits.team_max, queue, deadline).await?;
-        Ok(Permit { _team: team, _function: function })
+            self.gates.enter(Scope::Team(key.team), limits.team_max, queue, now, deadline).await?;
+        Ok(Permit { team, function })
     }
 
     /// Takes a place of the function on `host` if one is free; `max` 0: no limit.
@@ -165,12 +185,13 @@ impl Gates {
         scope: Scope,
         limit: u32,
         queue_max: u32,
+        now: Instant,
         deadline: Instant,
     ) -> Result<Option<Place>, Refused> {
         if limit == 0 {
             return Ok(None);
         }
-        let mut ticket = match self.join(scope, limit, queue_max)? {
+        let mut ticket = match self.join(scope, limit, queue_max, now)? {
             Joined::In(place) => return Ok(Some(place)),
             Joined::Waiting(ticket) => ticket,
         };
@@ -181,13 +202,19 @@ impl Gates {
         Ok(Some(ticket.into_place()))
     }
 
-    fn join(&self, scope: Scope, limit: u32, queue_max: u32) -> Result<Joined, Refused> {
+    fn join(
+        &self,
+        scope: Scope,
+        limit: u32,
+        queue_max: u32,
+        now: Instant,
+    ) -> Result<Joined, Refused> {
         let mut shard = self.0.lock(&scope);
         let entry = shard.entry(scope).or_default();
         entry.set_limit(limit);
         if entry.try_take() {
             drop(shard);
-            return Ok(Joined::In(self.place(scope)));
+            return Ok(Joined::In(self.place(scope, now)));
         }
         match entry.queue(queue_max) {
             Some((number, signal)) => {
@@ -204,7 +231,7 @@ impl Gates {
         entry.set_limit(limit);
         let taken = entry.try_take();
         drop(shard);
-        taken.then(|| self.place(scope))
+        taken.then(|| self.place(scope, Instant::now()))
     }
 
     fn set_limit(&self, scope: Scope, limit: u32) {
@@ -213,8 +240,8 @@ impl Gates {
         }
     }
 
-    fn place(&self, scope: Scope) -> Place {
-        Place { gates: self.clone(), scope, since: Instant::now() }
+    fn place(&self, scope: Scope, since: Instant) -> Place {
+        Place { gates: self.clone(), scope, since, until: None }
     }
 
     /// Does something to an entry and forgets it if nobody runs or waits there any more.
@@ -236,7 +263,8 @@ enum Joined {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let served = self.since.elapsed();
+        let until = self.until.unwrap_or_else(Instant::now);
+        let served = until.saturating_duration_since(self.since);
         self.gates.change(self.scope, |entry| entry.leave(Some(served)));
     }
 }

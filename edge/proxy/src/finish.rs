@@ -28,6 +28,8 @@ pub(crate) struct Draft {
     held: Held,
     body: BodyHandle,
     tunnel: Option<TunnelGuard>,
+    /// When the upstream's answer began, if somebody has read the clock then.
+    head_at: Option<Instant>,
 }
 
 /// Finishes a request when its answer's body has ended or is dropped.
@@ -73,6 +75,7 @@ impl Finish {
             held: Held::default(),
             body: BodyHandle::default(),
             tunnel: None,
+            head_at: None,
         };
         Box::new(Self { worker: Arc::clone(worker), started, draft, finished: false })
     }
@@ -80,7 +83,8 @@ impl Finish {
     /// The answer's head is there.
     pub(crate) fn head(&mut self, response: &Response<AnswerBody>) {
         self.draft.record.status = response.status().as_u16();
-        self.draft.record.head_ms = ms(self.started.elapsed());
+        let at = self.draft.head_at.unwrap_or_else(Instant::now);
+        self.draft.record.head_ms = ms(at.saturating_duration_since(self.started));
     }
 
     /// The answer's body has ended: complete or not, after so many bytes.
@@ -92,11 +96,15 @@ impl Finish {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        let Draft { record, retries, interims, body, .. } = &mut self.draft;
+        let ended = Instant::now();
+        let Draft { record, retries, interims, body, held, .. } = &mut self.draft;
+        if let Some(permit) = &mut held.permit {
+            permit.set_end(ended);
+        }
         let mut record = std::mem::take(record);
         let complete = complete || record.method == Method::HEAD;
         record.outcome = if complete { Outcome::Complete } else { Outcome::Aborted };
-        record.total_ms = ms(self.started.elapsed());
+        record.total_ms = ms(ended.saturating_duration_since(self.started));
         record.bytes_out = bytes;
         record.bytes_in = body.bytes();
         (record.retries, record.interims) = (*retries, *interims);
@@ -194,6 +202,11 @@ impl Draft {
     /// Keeps what is given back when the request has ended.
     pub(crate) fn hold(&mut self, held: Held, body: BodyHandle) {
         (self.held, self.body) = (held, body);
+    }
+
+    /// An upstream's answer, or why there is none, has come.
+    pub(crate) fn set_head_at(&mut self, at: Instant) {
+        self.head_at = Some(at);
     }
 
     /// The request has become a tunnel.

@@ -80,12 +80,12 @@ impl Guards {
         client: IpAddr,
         parts: &mut Parts,
         keys: &dyn edge_policy::Keys,
+        now: Instant,
     ) -> Result<(), EdgeError> {
         let policy = &*route.policy;
         if !allowed(&policy.allow_ips, &policy.deny_ips, client) {
             return Err(EdgeError::AddressRefused);
         }
-        let now = Instant::now();
         if policy.rate.is_some() {
             self.rate(RateKey::Function(route.function), policy.rate, now, "the function")?;
         }
@@ -127,6 +127,7 @@ impl Guards {
     pub(crate) async fn admit(
         &self,
         route: &FunctionRoute,
+        now: Instant,
         deadline: Instant,
     ) -> Result<Permit, EdgeError> {
         let policy = &*route.policy;
@@ -136,9 +137,9 @@ impl Guards {
             queue_max: policy.queue_max,
         };
         let waited = Duration::from_millis(policy.queue_timeout_ms);
-        let until = deadline.min(Instant::now() + waited);
+        let until = deadline.min(now + waited);
         let key = AdmitKey { function: route.function, team: route.team };
-        self.admission.admit(key, limits, until).await.map_err(|refused| match refused {
+        self.admission.admit(key, limits, now, until).await.map_err(|refused| match refused {
             Refused::QueueFull { retry_after } => EdgeError::QueueFull { retry_after },
             Refused::QueueTimeout { retry_after } => {
                 EdgeError::QueueTimeout { waited, retry_after }

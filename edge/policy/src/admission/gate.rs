@@ -126,7 +126,8 @@ impl Ticket {
 
     pub(crate) fn into_place(mut self) -> Place {
         self.done = true;
-        Place { gates: self.gates.clone(), scope: self.scope, since: Instant::now() }
+        let since = Instant::now();
+        Place { gates: self.gates.clone(), scope: self.scope, since, until: None }
     }
 
     pub(crate) fn retry_after(&self) -> Duration {

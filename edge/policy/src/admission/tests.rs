@@ -19,13 +19,32 @@ fn soon() -> Instant {
 }
 
 async fn admit(admission: &Admission, limits: AdmitLimits) -> Result<Permit, Refused> {
-    admission.admit(KEY, limits, soon()).await
+    admission.admit(KEY, limits, Instant::now(), soon()).await
 }
 
 async fn until_waiting(admission: &Admission, count: usize) {
     while admission.load(KEY.function).1 != count {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_says_when_it_was_taken() {
+    let admission = Admission::new();
+    let asked = Instant::now();
+    let unlimited = admit(&admission, AdmitLimits::default()).await.unwrap();
+    assert_eq!(unlimited.taken_at(), None);
+    let mut first = admit(&admission, limits(1, 1)).await.unwrap();
+    assert_eq!(first.taken_at(), Some(asked), "at once");
+    let after = Duration::from_secs(5);
+    let leave = async {
+        tokio::time::sleep(after).await;
+        first.set_end(Instant::now());
+        drop(first);
+    };
+    let (second, ()) = tokio::join!(admit(&admission, limits(1, 1)), leave);
+    assert_eq!(second.unwrap().taken_at(), Some(asked + after), "when the first had left");
+    assert_eq!(admission.busy(), 0);
 }
 
 #[tokio::test]
@@ -134,11 +153,11 @@ async fn a_teams_limit_holds_over_its_functions() {
     let admission = Admission::new();
     let team = AdmitLimits { function_max: 5, team_max: 1, queue_max: 0 };
     let other = AdmitKey { function: FunctionId::from_u128(9), team: KEY.team };
-    let permit = admission.admit(KEY, team, soon()).await.unwrap();
-    assert!(admission.admit(other, team, soon()).await.is_err());
+    let permit = admission.admit(KEY, team, Instant::now(), soon()).await.unwrap();
+    assert!(admission.admit(other, team, Instant::now(), soon()).await.is_err());
     assert_eq!(admission.load(other.function), (0, 0), "the function's place went back");
     drop(permit);
-    assert!(admission.admit(other, team, soon()).await.is_ok());
+    assert!(admission.admit(other, team, Instant::now(), soon()).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use edge_policy::{CorsDecision, Keys, KeysUnavailable, preflight};
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use pool_model::{AppProtocol, TeamId};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Call, Worker, invoke::Outbound};
 use crate::{
@@ -95,18 +95,24 @@ impl Worker {
             }
             inside => inside.is_some(),
         };
+        let policy = &*route.policy;
+        // Read once for all that usually takes no time.
+        let mut now = Instant::now();
         if !inside {
             let client = call.origin.client;
             let keys = RouteKeys { worker: self };
-            self.gateway.guards.function(route, client, &mut call.parts, &keys).await?;
+            self.gateway.guards.function(route, client, &mut call.parts, &keys, now).await?;
+            if !policy.auth.is_empty() {
+                now = Instant::now();
+            }
         }
-        let policy = &*route.policy;
         if !inside && policy.asynchronous.enabled && wants_async(&call.parts.headers) {
             return self.submit(call, route, tag).await;
         }
         let body = call.take_body(policy.request_bytes_max)?;
         let deadline = call.started + version.timeout;
-        let permit = self.gateway.guards.admit(route, deadline).await?;
+        let permit = self.gateway.guards.admit(route, now, deadline).await?;
+        let now = permit.taken_at().unwrap_or(now);
         let h2c = speaks_h2(policy.app_protocol, &call.parts.headers, call.tunnel);
         let added = inward::prepare(
             &mut call.parts.headers,
@@ -132,7 +138,7 @@ impl Worker {
             permit: Some(permit),
             response_bytes_max: policy.response_bytes_max,
         };
-        let mut answer = self.invoke(call, &mut outbound, route).await?;
+        let mut answer = self.invoke(call, &mut outbound, route, now).await?;
         let public = Public {
             scheme: if call.origin.secure { "https" } else { "http" },
             authority: &call.authority,

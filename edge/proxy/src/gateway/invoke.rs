@@ -35,7 +35,7 @@ pub(super) struct Outbound {
 /// What a request holds until its answer has ended.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    pub(crate) _permit: Option<Permit>,
+    pub(crate) permit: Option<Permit>,
     pub(crate) _host: Option<HostPermit>,
 }
 
@@ -47,12 +47,12 @@ impl Worker {
         call: &mut Call<'_>,
         outbound: &mut Outbound,
         route: &Arc<FunctionRoute>,
+        mut now: Instant,
     ) -> Result<Response<AnswerBody>, EdgeError> {
         let guards = &self.gateway.guards;
         let mut refusal = EdgeError::NoAgent;
         let mut again = false;
         let last = route.agents.len().saturating_sub(1);
-        let mut now = Instant::now();
         guards.retries.deposit(route.function, now.into_std());
         for (tried, agent) in route.agents.iter().enumerate() {
             if tried > 0 {
@@ -79,14 +79,16 @@ impl Worker {
                 outbound.body.keep();
             }
             let attempt = self.attempt(call, outbound, agent, hold_body, now).await;
-            self.report(leave, &attempt);
+            let ended = Instant::now();
+            call.finish.draft.set_head_at(ended);
+            self.report(leave, &attempt, ended);
             match attempt {
                 Ok(answered) if is_pool_empty(&answered) => {
                     refusal = no_capacity(route);
                 }
                 Ok(answered) => {
                     outbound.body.settle();
-                    let held = Held { _permit: outbound.permit.take(), _host: Some(host) };
+                    let held = Held { permit: outbound.permit.take(), _host: Some(host) };
                     return self.answer(call, outbound, answered, held);
                 }
                 Err(error @ SendError::Connect { .. }) => {
@@ -156,7 +158,7 @@ impl Worker {
     }
 
     /// Tells the breaker how an agent did. What a guest does wrong is not the agent's fault.
-    fn report(&self, leave: Leave<'_>, attempt: &Result<Answered, SendError>) {
+    fn report(&self, leave: Leave<'_>, attempt: &Result<Answered, SendError>, ended: Instant) {
         if let Err(error) = attempt {
             if let SendError::Body(source) = error
                 && is_out_of_pace(&**source)
@@ -171,8 +173,8 @@ impl Worker {
             });
         }
         match attempt {
-            Ok(_) => leave.succeeded(),
-            Err(SendError::Connect { .. } | SendError::Reset { .. }) => leave.failed(),
+            Ok(_) => leave.succeeded(ended),
+            Err(SendError::Connect { .. } | SendError::Reset { .. }) => leave.failed(ended),
             Err(SendError::Deadline { .. } | SendError::Body(_)) => drop(leave),
         }
     }
@@ -197,15 +199,15 @@ impl<'a> Leave<'a> {
         }
     }
 
-    fn succeeded(mut self) {
+    fn succeeded(mut self, now: Instant) {
         if let Some(decision) = self.decision.take() {
-            self.breakers.succeeded(self.agent, decision, now());
+            self.breakers.succeeded(self.agent, decision, now.into_std());
         }
     }
 
-    fn failed(mut self) {
+    fn failed(mut self, now: Instant) {
         if let Some(decision) = self.decision.take() {
-            self.breakers.failed(self.agent, decision, now());
+            self.breakers.failed(self.agent, decision, now.into_std());
         }
     }
 }
@@ -213,14 +215,9 @@ impl<'a> Leave<'a> {
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         if let Some(decision) = self.decision.take() {
-            self.breakers.abandoned(self.agent, decision, now());
+            self.breakers.abandoned(self.agent, decision, Instant::now().into_std());
         }
     }
-}
-
-/// The time as the limits count it; pausable in tests.
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
 }
 
 fn no_capacity(route: &FunctionRoute) -> EdgeError {

@@ -73,7 +73,7 @@ impl Worker {
         };
         let answered = self.attempt(call, &mut outbound, &route.agent, false, Instant::now()).await;
         let answered = answered.map_err(|error| failed(error, &outbound))?;
-        let held = Held { _permit: Some(permit), _host: None };
+        let held = Held { permit: Some(permit), _host: None };
         let mut answer = self.answer(call, &mut outbound, answered, held)?;
         let authority = &*call.authority;
         let domain = &self.gateway.domain;

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 #[derive(Debug)]
 struct Idle {
     connection: Connection,
-    since: Instant,
+    /// When that was first seen: the clock is read for all, not for each.
+    since: Option<Instant>,
 }
 
 type ByAgent = HashMap<SocketAddr, Vec<Idle>, OurKeys>;
@@ -43,8 +44,8 @@ impl Pool {
         let mut idle = self.lock();
         let connections = idle.get_mut(&agent)?;
         while let Some(Idle { mut connection, since }) = connections.pop() {
-            if now.saturating_duration_since(since) < self.idle_timeout && connection.is_reusable()
-            {
+            let idle = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            if idle < self.idle_timeout && connection.is_reusable() {
                 return Some(connection);
             }
         }
@@ -56,16 +57,18 @@ impl Pool {
         let mut idle = self.lock();
         let connections = idle.entry(agent).or_default();
         if connections.len() < self.per_agent {
-            connections.push(Idle { connection, since: Instant::now() });
+            connections.push(Idle { connection, since: None });
         }
     }
 
     /// Closes what has been idle for too long, or was closed by its agent.
     pub(crate) fn sweep(&self) {
+        let now = Instant::now();
         self.lock().retain(|_, connections| {
             connections.retain_mut(|idle| {
-                let keep =
-                    idle.since.elapsed() < self.idle_timeout && idle.connection.is_reusable();
+                let since = *idle.since.get_or_insert(now);
+                let keep = now.saturating_duration_since(since) < self.idle_timeout
+                    && idle.connection.is_reusable();
                 if keep {
                     idle.connection.shrink();
                 }
