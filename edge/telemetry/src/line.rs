@@ -1,9 +1,9 @@
 //! A record as one line of JSON.
 
-use std::io::Write as _;
+use std::{io::Write as _, net::SocketAddr};
 
 use jiff::Timestamp;
-use pool_model::IdText;
+use pool_model::{IdText, TeamId};
 
 use crate::{
     digits,
@@ -13,11 +13,38 @@ use crate::{
 /// What a line has besides the texts that a client chose, at most.
 const LINE_BYTES: usize = 1024;
 
-/// Writes records as lines. Remembers the text of the second it was in last.
+/// Writes records as lines. Remembers the texts of what often is the same in the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
-    second: Option<u64>,
-    second_text: String,
+    second: Last<u64>,
+    client: Last<SocketAddr>,
+    team: Last<TeamId>,
+    upstream: Last<SocketAddr>,
+}
+
+/// The last value and its text.
+#[derive(Debug)]
+struct Last<T> {
+    value: Option<T>,
+    text: Vec<u8>,
+}
+
+impl<T> Default for Last<T> {
+    fn default() -> Self {
+        Self { value: None, text: Vec::new() }
+    }
+}
+
+impl<T: Copy + PartialEq> Last<T> {
+    #[inline]
+    fn text(&mut self, value: T, write: impl FnOnce(&mut Vec<u8>, T)) -> &[u8] {
+        if self.value != Some(value) {
+            self.value = Some(value);
+            self.text.clear();
+            write(&mut self.text, value);
+        }
+        &self.text
+    }
 }
 
 /// A field's name and what stands around it, as one constant: copied by a few instructions.
@@ -37,7 +64,7 @@ impl Lines {
         fields.put("\"");
         fields.id(name!("request_id"), record.id.0.text());
         if let Some(client) = record.client {
-            fields.address(name!("client"), client);
+            fields.plain(name!("client"), self.client.text(client, digits::address));
         }
         fields.word(name!("protocol"), record.protocol.as_str());
         fields.truth(name!("tls"), record.tls);
@@ -47,11 +74,11 @@ impl Lines {
         fields.number(name!("status"), record.status.into());
         let complete = record.outcome == Outcome::Complete;
         fields.word(name!("outcome"), if complete { "complete" } else { "aborted" });
-        write_route(&mut fields, record);
+        write_route(&mut fields, record, &mut self.team);
         fields.word(name!("code"), record.code);
         fields.word(name!("error_source"), record.error_source.as_str());
         if let Some(upstream) = record.upstream {
-            fields.address(name!("upstream"), upstream);
+            fields.plain(name!("upstream"), self.upstream.text(upstream, digits::address));
         }
         write_numbers(&mut fields, record);
         fields.text(name!("user_agent"), &record.user_agent);
@@ -64,22 +91,20 @@ impl Lines {
     /// RFC 3339 in UTC, with milliseconds.
     fn time(&mut self, line: &mut Vec<u8>, at_ns: u64) {
         let (second, ns) = (at_ns / SECOND_NS, at_ns % SECOND_NS);
-        if self.second != Some(second) {
-            self.second = Some(second);
-            let at =
-                i64::try_from(second).ok().and_then(|second| Timestamp::from_second(second).ok());
-            let at = at.unwrap_or_default();
-            self.second_text = at.to_string();
-            self.second_text.pop(); // the Z
-        }
-        line.extend_from_slice(self.second_text.as_bytes());
+        let text = self.second.text(second, |text, second| {
+            let second = i64::try_from(second).ok();
+            let at = second.and_then(|second| Timestamp::from_second(second).ok());
+            let _ = write!(text, "{}", at.unwrap_or_default()); // a vector takes everything
+            text.pop(); // the Z
+        });
+        line.extend_from_slice(text);
         line.push(b'.');
         digits::three(line, ns / (SECOND_NS / 1000));
         line.push(b'Z');
     }
 }
 
-fn write_route(fields: &mut Fields<'_>, record: &RequestRecord) {
+fn write_route(fields: &mut Fields<'_>, record: &RequestRecord, last: &mut Last<TeamId>) {
     fields.word(name!("route"), record.route.as_str());
     fields.text(name!("function"), record.function.as_deref().unwrap_or_default());
     fields.text(name!("tag"), record.tag.as_deref().unwrap_or_default());
@@ -87,7 +112,10 @@ fn write_route(fields: &mut Fields<'_>, record: &RequestRecord) {
         fields.number(name!("version"), record.version.into());
     }
     if let Some(team) = record.team {
-        fields.id(name!("team"), team.text());
+        let write = |text: &mut Vec<u8>, team: TeamId| {
+            text.extend_from_slice(team.text().as_bytes());
+        };
+        fields.plain(name!("team"), last.text(team, write));
     }
     if let Some(sandbox) = record.sandbox {
         fields.id(name!("sandbox"), sandbox.text());
@@ -139,26 +167,21 @@ impl Fields<'_> {
     #[inline]
     fn word(&mut self, name: &'static str, value: &str) {
         if !value.is_empty() {
-            self.put(name);
-            self.put("\"");
-            self.put(value);
-            self.put("\"");
+            self.plain(name, value.as_bytes());
         }
     }
 
     #[inline]
     fn id(&mut self, name: &'static str, value: IdText) {
-        self.put(name);
-        self.put("\"");
-        self.0.extend_from_slice(value.as_bytes());
-        self.put("\"");
+        self.plain(name, value.as_bytes());
     }
 
+    /// A string of ours, as ASCII.
     #[inline]
-    fn address(&mut self, name: &'static str, value: std::net::SocketAddr) {
+    fn plain(&mut self, name: &'static str, value: &[u8]) {
         self.put(name);
         self.put("\"");
-        digits::address(self.0, value);
+        self.0.extend_from_slice(value);
         self.put("\"");
     }
 
@@ -232,6 +255,27 @@ mod tests {
         assert!(line.starts_with("\"\\u0000") && line.contains("\\u0085\\u0086"), "{line}");
         assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
         assert_eq!(escaped("\u{a0}ä\u{1f600}"), "\"\u{a0}ä\u{1f600}\"", "what does no harm stays");
+    }
+
+    #[test]
+    fn what_is_remembered_of_one_line_is_not_said_of_the_next() {
+        let of = |number: u8| RequestRecord {
+            at_ns: u64::from(number) * SECOND_NS,
+            client: Some(([10, 0, 0, number], 1).into()),
+            team: Some(TeamId::from_u128(number.into())),
+            upstream: Some(([10, 1, 0, number], 2).into()),
+            ..RequestRecord::default()
+        };
+        let mut lines = Lines::default();
+        for number in [1, 1, 2, 1] {
+            let (mut line, mut alone) = (Vec::new(), Vec::new());
+            lines.write(&mut line, &of(number));
+            Lines::default().write(&mut alone, &of(number));
+            let json: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            assert_eq!(json["client"], format!("10.0.0.{number}:1"));
+            assert_eq!(json["team"], TeamId::from_u128(number.into()).to_string());
+            assert!(line == alone);
+        }
     }
 
     #[test]
