@@ -30,10 +30,11 @@ def row(title, proxies, cells):
 
 
 def rounds(args, proxies, run):
-    """What `run` says of each proxy, by name: one short run for warming up, then `args.rounds`."""
+    """What `run` says of each proxy, by name: one short run for warming up, then `args.rounds`. The order
+    alternates: a machine that becomes slower would favour those that come first."""
     runs = {proxy.name: [] for proxy in proxies}
     for turn in range(args.rounds + 1):
-        for proxy in proxies:
+        for proxy in proxies[::-1] if turn % 2 else proxies:
             seen = run(proxy, args.seconds if turn else 1)
             if turn:
                 runs[proxy.name].append(seen)

@@ -269,7 +269,7 @@ where
         if let Some(opened) = opened.map_err(End::Fault)? {
             self.requests += 1;
             let id = opened.id;
-            let slot = self.tasks.insert(start(opened));
+            let slot = self.tasks.insert(|| start(opened));
             if let Some(stream) = self.link.lock().streams.get(id) {
                 stream.slot = Some(slot);
             }

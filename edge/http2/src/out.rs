@@ -14,6 +14,8 @@ use tokio::io::AsyncWrite;
 const COPY_MAX_BYTES: usize = 4 * 1024;
 /// What a buffer begins with: a small answer as a whole, so that nothing grows in between.
 const FIRST_BYTES: usize = 2 * 1024;
+/// And at most, however much the last one had to hold.
+const FIRST_MAX_BYTES: usize = 16 * 1024;
 /// Most pieces of one write.
 const PIECES_MAX: usize = 16;
 
@@ -27,6 +29,8 @@ pub(crate) struct Out {
     piece_bytes: usize,
     /// All was handed over, but perhaps not seen on its way.
     unflushed: bool,
+    /// What the tail had to hold last: several answers at once are followed by as many.
+    last_bytes: usize,
 }
 
 impl Out {
@@ -34,7 +38,8 @@ impl Out {
     #[inline]
     pub(crate) fn tail(&mut self) -> &mut BytesMut {
         if self.tail.capacity() == 0 {
-            self.tail.reserve(FIRST_BYTES);
+            let first = self.last_bytes.next_power_of_two();
+            self.tail.reserve(first.clamp(FIRST_BYTES, FIRST_MAX_BYTES));
         }
         &mut self.tail
     }
@@ -63,6 +68,7 @@ impl Out {
         cx: &mut Context<'_>,
         io: &mut I,
     ) -> Poll<io::Result<()>> {
+        self.last_bytes = self.last_bytes.max(self.tail.len());
         while self.len() > 0 {
             let written = if self.pieces.is_empty() {
                 ready!(Pin::new(&mut *io).poll_write(cx, &self.tail))?
@@ -124,6 +130,7 @@ impl Out {
         if self.len() == 0 {
             self.pieces = VecDeque::new();
             self.tail = BytesMut::new();
+            self.last_bytes -= self.last_bytes / 8; // a large one is forgotten
         }
     }
 }

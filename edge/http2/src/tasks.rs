@@ -123,9 +123,11 @@ impl<F: Future<Output = ()>> Tasks<F> {
         Self { slots: Vec::new(), free: Vec::new(), round: Vec::new(), bell }
     }
 
-    /// Takes a future, which runs in the next round. Gives its slot.
-    pub(crate) fn insert(&mut self, future: F) -> usize {
-        let future = Some(Box::pin(future));
+    /// Makes a future, which runs in the next round. Gives its slot.
+    pub(crate) fn insert(&mut self, make: impl FnOnce() -> F) -> usize {
+        // Its place first: what fails in between would have it made elsewhere and copied.
+        let place = Box::new_uninit();
+        let future = Some(Box::into_pin(Box::write(place, make())));
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot].future = future;
@@ -225,15 +227,15 @@ mod tests {
         let seen = || runs.iter().map(|runs| runs.load(Ordering::Relaxed)).collect::<Vec<_>>();
         let start =
             |runs: &Arc<AtomicUsize>, last| counted(Arc::clone(runs), last, Arc::clone(&wakers));
-        assert_eq!(tasks.insert(start(&runs[0], 2)), 0);
-        assert_eq!(tasks.insert(start(&runs[1], 9)), 1);
+        assert_eq!(tasks.insert(|| start(&runs[0], 2)), 0);
+        assert_eq!(tasks.insert(|| start(&runs[1], 9)), 1);
         assert!(tasks.run() && !tasks.run());
         assert_eq!(seen(), [1, 1, 0]);
         tasks.wake(0);
         tasks.wake(0);
         assert!(tasks.run() && !tasks.run(), "woken twice is run once");
         assert_eq!(seen(), [2, 1, 0]);
-        assert_eq!(tasks.insert(start(&runs[2], 9)), 0, "its slot is free");
+        assert_eq!(tasks.insert(|| start(&runs[2], 9)), 0, "its slot is free");
         tasks.remove(1);
         wakers.lock().unwrap().iter().for_each(Waker::wake_by_ref);
         assert!(tasks.run() && !tasks.run());
@@ -254,7 +256,7 @@ mod tests {
         bell.nudge();
         assert_eq!(woken(), 1);
         let mut tasks = Tasks::new(Arc::clone(&bell));
-        let slot = tasks.insert(std::future::pending());
+        let slot = tasks.insert(std::future::pending);
         assert_eq!(woken(), 2);
         bell.begin_turn(&Context::from_waker(&waker));
         tasks.run();

@@ -36,7 +36,7 @@ pub enum AnswerError {
 /// The body of an answer. Dropping it before its end closes the connection.
 #[derive(Debug)]
 pub struct Answer {
-    reader: Option<Reader>,
+    reader: Option<Box<Reader>>,
     uploading: Uploading,
     decoder: Option<Decoder>,
     keep_alive: bool,
@@ -48,7 +48,7 @@ pub struct Answer {
 
 impl Answer {
     pub(super) fn new(
-        reader: Reader,
+        reader: Box<Reader>,
         uploading: Uploading,
         decoder: Option<Decoder>,
         keep_alive: bool,

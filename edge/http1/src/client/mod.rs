@@ -40,8 +40,9 @@ const INTERIMS_MAX: usize = 32;
 /// An open connection to a server, ready for a request. Dropping it closes it.
 #[derive(Debug)]
 pub struct Connection {
-    reader: Reader,
-    writer: Writer,
+    // On the heap: a connection goes from hand to hand several times per request.
+    reader: Box<Reader>,
+    writer: Box<Writer>,
     deadline: Deadline,
 }
 
@@ -107,7 +108,7 @@ impl Connection {
         read: Box<dyn AsyncRead + Send + Unpin>,
         write: Box<dyn AsyncWrite + Send + Unpin>,
     ) -> Self {
-        let (reader, writer) = (Reader::new(read, &[]), Writer::new(write));
+        let (reader, writer) = (Reader::new(read, &[]).into(), Writer::new(write).into());
         Self { reader, writer, deadline: Deadline::default() }
     }
 
@@ -357,7 +358,7 @@ impl Exchange<'_> {
 
 impl Connection {
     /// Puts a connection together again after an answer. Its deadline is not set, but has a timer.
-    const fn rejoin(reader: Reader, writer: Writer, deadline: Deadline) -> Self {
+    const fn rejoin(reader: Box<Reader>, writer: Box<Writer>, deadline: Deadline) -> Self {
         Self { reader, writer, deadline }
     }
 }

@@ -132,7 +132,7 @@ where
         Ok(())
     }
 
-    async fn run(mut self, mut writer: Writer) -> Result<Writer, Fault> {
+    async fn run(mut self, mut writer: Box<Writer>) -> Result<Box<Writer>, Fault> {
         poll_fn(|cx| self.poll(cx, &mut writer)).await?;
         poll_fn(|cx| writer.poll_flush(cx)).await.map_err(Fault::Io)?;
         if self.is_tunnel {
@@ -146,13 +146,13 @@ where
 #[derive(Debug)]
 pub(super) enum Uploading {
     /// By this task; it ends with the answer.
-    Task(JoinHandle<Result<Writer, Fault>>),
+    Task(JoinHandle<Result<Box<Writer>, Fault>>),
     /// There is none any more; the writer is here unless it broke.
-    Done(Option<Writer>),
+    Done(Option<Box<Writer>>),
 }
 
 impl Uploading {
-    pub(super) fn spawn<B>(upload: Upload<B>, writer: Writer) -> Self
+    pub(super) fn spawn<B>(upload: Upload<B>, writer: Box<Writer>) -> Self
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
@@ -173,7 +173,7 @@ impl Uploading {
         Poll::Ready(Ok(()))
     }
 
-    pub(super) fn take_writer(&mut self) -> Option<Writer> {
+    pub(super) fn take_writer(&mut self) -> Option<Box<Writer>> {
         match self {
             Self::Task(_) => None,
             Self::Done(writer) => writer.take(),

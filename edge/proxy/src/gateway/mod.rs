@@ -242,8 +242,11 @@ impl Worker {
         client: Arc<ClientInfo>,
         incoming: Incoming,
     ) -> BoxFuture<'static, Response<AnswerBody>> {
-        // Boxed: the whole path's type is too much for the compiler to prove `Send` twice over.
-        Box::pin(async move { self.serve(&client, incoming).await })
+        // Boxed: the whole path's type is too much for the compiler to prove `Send` twice over. Its place
+        // first: what fails in between would have it made elsewhere and copied.
+        let place = Box::new_uninit();
+        let boxed = Box::write(place, async move { self.serve(&client, incoming).await });
+        Box::into_pin(boxed)
     }
 
     async fn dispatch(
