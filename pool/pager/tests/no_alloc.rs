@@ -38,6 +38,19 @@ impl io::Write for CountLines {
     }
 }
 
+/// The counter is the process's: on a busy machine the server may not have finished with the attaching
+/// when the first page is there.
+fn until_nobody_allocates() {
+    let mut seen = ALLOCATOR.allocations();
+    loop {
+        std::thread::sleep(Duration::from_millis(50));
+        match ALLOCATOR.allocations() {
+            now if now == seen => return,
+            now => seen = now,
+        }
+    }
+}
+
 /// Serves `snapshot` from `source` to a mapping in this very process and touches all of it; returns
 /// how often memory was allocated and a line was logged meanwhile.
 async fn costs(root: &Path, snapshot: SnapshotId, source: LayerSource, bytes: usize) -> (u64, u64) {
@@ -66,6 +79,7 @@ async fn costs(root: &Path, snapshot: SnapshotId, source: LayerSource, bytes: us
     client.attach(attach).await.unwrap();
     let mut content = [0; 16];
     mapping.read(0, &mut content); // the session is under way
+    until_nobody_allocates();
     let before = (ALLOCATOR.allocations(), LOGGED.load(Ordering::SeqCst));
     for page in 0..bytes / 4096 {
         mapping.read(page * 4096, &mut content);
