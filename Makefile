@@ -178,11 +178,11 @@ bench-tools:
 # llvm-profdata has to be of the compiler's LLVM: rustup's, or else Debian's of that number.
 .PHONY: dist-tools
 dist-tools: tools
-	@if [ ! -x $$(rustc --print target-libdir)/../bin/llvm-profdata ]; then \
-		rustup component add llvm-tools 2> /dev/null \
-			|| llvm=llvm-$$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p'); \
+	@llvm=llvm-$$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p'); \
+	if [ -x $$(rustc --print target-libdir)/../bin/llvm-profdata ]; then llvm=; \
+	elif [ ! -x /usr/lib/$$llvm/bin/llvm-profdata ] && rustup component add llvm-tools 2> /dev/null; then llvm=; \
 	fi; \
-	$(MAKE) --no-print-directory tools APT_RUN="$(APT_RUN) openssl python3 $${llvm:-}"
+	$(MAKE) --no-print-directory tools APT_RUN="$(APT_RUN) openssl python3 $$llvm"
 
 # Installs only what is missing, so that a second start asks nobody.
 .PHONY: tools

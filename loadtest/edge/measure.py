@@ -6,7 +6,7 @@ import re
 import statistics
 import subprocess
 
-from peers import HOST, OTHER_CORE
+from peers import HOST, OTHER_CORE, pinned
 
 MIB = 1 << 20
 # One cipher for all: what a server would pick differs, and with it what is measured.
@@ -16,8 +16,9 @@ CIPHER = "TLS_AES_128_GCM_SHA256"
 class Clients:
     """The load clients, and where their files go."""
 
-    def __init__(self, directory, binary_dir):
+    def __init__(self, directory, binary_dir, core=OTHER_CORE):
         self.directory, self.binary_dir = directory, binary_dir
+        self.pinned = pinned(core)
         self.edge_load = binary_dir / "edge_load"
 
     def run(self, proxy, protocol, path, connections, streams, seconds):
@@ -36,7 +37,7 @@ class Clients:
         """h2load, one thread."""
         log = self.directory / "h2load.tsv"
         log.unlink(missing_ok=True)
-        command = ["taskset", "-c", OTHER_CORE, "h2load", "-t1", f"-c{connections}", f"-m{streams}"]
+        command = [*self.pinned, "h2load", "-t1", f"-c{connections}", f"-m{streams}"]
         command += [f"-D{seconds}", f"--tls13-ciphers={CIPHER}", f"--log-file={log}"]
         command += [f"--connect-to=127.0.0.1:{proxy.port}"]
         command += ["--h1"] if protocol == "h1" else []
@@ -49,15 +50,17 @@ class Clients:
         seen = {"done": int(done[1]), "failed": int(done[2]), "seconds": seconds}
         return seen | percentiles(waits)
 
-    def own(self, proxy, protocol, path, connections, streams, seconds, rate=0, secure=True):
+    def own(self, proxy, protocol, path, connections, streams, seconds, rate=0, secure=True,
+            upload=0):
         """The client of this repository: the only one here that speaks HTTP/3."""
         scheme = "https" if secure else "http"
         host = HOST if secure else "127.0.0.1"
         port = proxy.port if secure else proxy
-        command = ["taskset", "-c", OTHER_CORE, str(self.edge_load), "load"]
+        command = [*self.pinned, str(self.edge_load), "load"]
         command += ["--url", f"{scheme}://{host}:{port}{path}", "--ca-file", f"{self.directory}/cert.pem"]
         command += ["--protocol", protocol, "--connections", str(connections)]
         command += ["--streams", str(streams), "--seconds", str(seconds), "--rate", str(rate)]
+        command += ["--upload", str(upload)]
         return read_pairs(output(command))
 
     def hold(self, proxy, kind, count):
@@ -66,7 +69,7 @@ class Clients:
         command = [str(self.edge_load), "hold", "--url", f"https://{HOST}:{proxy.port}/"]
         command += ["--ca-file", f"{self.directory}/cert.pem", "--kind", kind, "--connections", str(count)]
         client = subprocess.Popen(
-            ["taskset", "-c", OTHER_CORE, *command],
+            [*self.pinned, *command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         try:

@@ -198,9 +198,8 @@ class Proxy:
             (directory / file).write_text(text.format(**place))
         command = [part.format(**place) for part in self.command]
         log = open(directory / f"{self.name.split()[0].lower()}.out", "wb")
-        pinned = ["taskset", "-c", self.core] if self.core else []
         self.process = subprocess.Popen(
-            [*pinned, *command],
+            [*pinned(self.core), *command],
             stdout=log, stderr=log, env={**os.environ, **self.env}, cwd=directory,
         )
         wait_listening(self.port, self.process)
@@ -226,6 +225,11 @@ class Proxy:
         """Memory that it has now."""
         pages = pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def pinned(core):
+    """What begins a command that is to run on a core; nothing for None."""
+    return ["taskset", "-c", core] if core else []
 
 
 def certificate(directory):

@@ -29,12 +29,17 @@ def row(title, proxies, cells):
     print(f"| {title} | " + " | ".join(cells.get(proxy.name, "–") for proxy in proxies) + " |", flush=True)
 
 
+def in_turn(proxies, turn):
+    """Their order in a turn. It alternates: a machine that becomes slower, or a disk that is busy with the
+    logs of those before, would favour those that come first."""
+    return proxies[::-1] if turn % 2 else proxies
+
+
 def rounds(args, proxies, run):
-    """What `run` says of each proxy, by name: one short run for warming up, then `args.rounds`. The order
-    alternates: a machine that becomes slower would favour those that come first."""
+    """What `run` says of each proxy, by name: one short run for warming up, then `args.rounds`."""
     runs = {proxy.name: [] for proxy in proxies}
     for turn in range(args.rounds + 1):
-        for proxy in proxies[::-1] if turn % 2 else proxies:
+        for proxy in in_turn(proxies, turn):
             seen = run(proxy, args.seconds if turn else 1)
             if turn:
                 runs[proxy.name].append(seen)
@@ -113,10 +118,9 @@ def latency(args, clients, wrenns, upstream_port, protocols):
             rates[wrenn.name] = int(most["done"] / most["seconds"] / 2)
         rate = min(rates.values())
         direct = []
-        for number in range(args.rounds):
+        for turn in range(args.rounds):
             direct.append(clients.own(upstream_port, "h1", "/", CONNECTIONS, 1, args.seconds, rate, False))
-            # Who comes later finds a disk that is busy with the logs of those before.
-            for wrenn in wrenns[::-1] if number % 2 else wrenns:
+            for wrenn in in_turn(wrenns, turn):
                 runs[wrenn.name].append(
                     clients.own(wrenn, protocol, "/", CONNECTIONS, 1, args.seconds, rate))
         for what in ["p50_us", "p99_us"]:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 
 import peers
+from measure import Clients
 
 PROTOCOLS = ["h1", "h2", "h3"]
 # Path, protocol, streams, connections, bytes of a request's body, seconds.
@@ -47,13 +48,14 @@ def main():
     )
     edge = peers.wrenn(args.edge.resolve())
     edge.core = None
+    clients = Clients(directory, examples, core=None)
     try:
         peers.wait_listening(upstream_port, upstream)
         edge.start(directory, upstream_port)
-        for load in LOADS:
-            run_load(examples / "edge_load", directory, edge.port, *load)
+        for path, protocol, streams, connections, upload, seconds in LOADS:
+            clients.own(edge, protocol, path, connections, streams, seconds, upload=upload)
         for kind in PROTOCOLS:
-            hold(examples / "edge_load", directory, edge.port, kind)
+            clients.hold(edge, kind, HELD)
     finally:
         edge.stop()  # it writes its counters as it ends
         upstream.terminate()
@@ -62,23 +64,6 @@ def main():
     subprocess.run([tool, "merge", "-o", merged, *directory.glob("edge-*.profraw")], check=True)
     merged.replace(args.out)
     (directory / "access.log").unlink(missing_ok=True)
-
-
-def run_load(edge_load, directory, port, path, protocol, streams, connections, upload, seconds):
-    """One kind of load. A request that fails ends the program."""
-    command = [edge_load, "load", "--url", f"https://{peers.HOST}:{port}{path}"]
-    command += ["--ca-file", directory / "cert.pem", "--protocol", protocol, "--streams", str(streams)]
-    command += ["--connections", str(connections), "--upload", str(upload), "--seconds", str(seconds)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    if done.returncode != 0:
-        sys.exit(f"{protocol} {path}: {done.stdout}{done.stderr}")
-
-
-def hold(edge_load, directory, port, kind):
-    """Opens connections, with one request each, and closes them."""
-    command = [edge_load, "hold", "--url", f"https://{peers.HOST}:{port}/"]
-    command += ["--ca-file", directory / "cert.pem", "--kind", kind, "--connections", str(HELD)]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=120)
 
 
 def llvm_profdata():

@@ -29,7 +29,7 @@ pub(crate) struct Out {
     piece_bytes: usize,
     /// All was handed over, but perhaps not seen on its way.
     unflushed: bool,
-    /// What the tail had to hold last: several answers at once are followed by as many.
+    /// What the tail had to hold at most, of late: several answers at once are followed by as many.
     last_bytes: usize,
 }
 
