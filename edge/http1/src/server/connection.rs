@@ -101,7 +101,10 @@ impl<'a> Connection<'a> {
         loop {
             let head = match self.read_head().await {
                 Ok(Some(head)) => head,
-                Ok(None) => return Ok(Ended { requests: self.requests }),
+                Ok(None) => {
+                    Box::pin(self.close()).await;
+                    return Ok(Ended { requests: self.requests });
+                }
                 Err(ServeError::Refused(refusal)) => {
                     return Err(Box::pin(self.refuse(refusal)).await);
                 }

@@ -4,7 +4,12 @@
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::JoinSet, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+    time::timeout,
+};
 
 use crate::{
     asking::Asking,
@@ -66,6 +71,26 @@ async fn over_http1_the_last_answer_says_close_and_the_connection_ends() {
         assert_eq!(asking.text().await, "fine", "{proto:?}");
         assert_eq!(stack.drained().await.cut, 0, "{proto:?}: it ended by itself");
     }
+}
+
+/// Without TLS's last word (RFC 8446 6.1) a client could not tell an end from a cut by somebody else: the
+/// read would be an error.
+#[tokio::test]
+async fn over_http1_an_idle_connection_ends_with_a_close_notify() {
+    let mut stack = Stack::start().await;
+    let mut io = tls_stream(&stack, b"http/1.1").await;
+    let request = format!("GET /sized?5 HTTP/1.1\r\nhost: {}\r\n\r\n", function("hello"));
+    io.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"xxxxx") {
+        let read = timeout(PATIENCE, io.read_buf(&mut answer)).await.unwrap().unwrap();
+        assert!(read > 0, "{answer:?}");
+    }
+    stack.cancel.cancel();
+    let rest = timeout(PATIENCE, io.read(&mut [0; 16])).await.expect("it ends");
+    assert_eq!(rest.expect("a close_notify"), 0);
+    drop(io);
+    assert_eq!(stack.drained().await.cut, 0);
 }
 
 #[tokio::test]
