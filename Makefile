@@ -67,7 +67,7 @@ OF_PGO := $(PGO)/$(GUEST_TARGET)/dist
 .PHONY: dist-edge
 dist-edge: dist-tools
 	@$(CARGO) build --locked --profile dist -p edge-proxy -p loadtest-wire \
-		--example bench_upstream --example edge_load
+		--example bench_upstream --example bench_naive --example edge_load
 	@RUSTFLAGS="-C profile-generate=$(PGO)/unused" $(BUILD_PGO)
 	@python3 loadtest/edge/train.py --edge $(OF_PGO)/examples/bench_edge --bin-dir $(CARGO_TARGET_DIR)/dist \
 		--dir $(PGO)/run --out $(PGO)/edge.profdata
