@@ -64,7 +64,8 @@ class Clients:
         return read_pairs(output(command))
 
     def hold(self, proxy, kind, count):
-        """Opens idle connections and reads what memory the proxy has with them and without."""
+        """Opens idle connections and reads what memory the proxy has with them and without. Each has to
+        answer once more at the end."""
         before = proxy.rss_bytes()
         command = [str(self.edge_load), "hold", "--url", f"https://{HOST}:{proxy.port}/"]
         command += ["--ca-file", f"{self.directory}/cert.pem", "--kind", kind, "--connections", str(count)]
@@ -76,9 +77,12 @@ class Clients:
             line = client.stdout.readline()
             if not line.startswith("open"):
                 raise RuntimeError(f"{proxy.name} {kind}: {line}")
-            return proxy.rss_bytes() - before, int(line.split()[1])
+            grown, opened = proxy.rss_bytes() - before, int(line.split()[1])
         finally:
             client.communicate(timeout=60)
+        if client.returncode != 0:
+            raise RuntimeError(f"{proxy.name} {kind}: a connection was lost")
+        return grown, opened
 
 
 def output(command):

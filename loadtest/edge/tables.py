@@ -8,6 +8,7 @@ from measure import MIB, median
 CONNECTIONS = 64
 LARGE_CONNECTIONS = 8
 IDLE = {"h1": 1000, "h2": 1000, "h3": 500}
+WEBSOCKETS = 10_000
 WARM_CONNECTIONS = 20
 # One process has a descriptor for each side of each; what is left of the limit is for the rest.
 DESCRIPTORS_KEPT = 200
@@ -97,13 +98,15 @@ def memory(clients, proxies, upstream_port, protocols):
 
 
 def websockets(clients, proxies, upstream_port):
-    """Idle WebSockets held by one process."""
-    count = min(10_000, (resource.getrlimit(resource.RLIMIT_NOFILE)[1] - DESCRIPTORS_KEPT) // 2)
+    """Idle WebSockets held by one process: over HTTP/1.1 on a connection each, as many as there may be
+    descriptors for, and over HTTP/2 a hundred on a connection."""
+    allowed = (resource.getrlimit(resource.RLIMIT_NOFILE)[1] - DESCRIPTORS_KEPT) // 2
     wrenn = [proxy for proxy in proxies if proxy.name == "Wrenn"]
-    header("idle WebSockets over h1 and TLS", wrenn)
-    grown, opened = fresh(wrenn[0], clients, upstream_port, "ws", count)
-    row("held", wrenn, {"Wrenn": f"{opened:,}"})
-    row("memory each, KiB", wrenn, {"Wrenn": f"{grown / opened / 1024:.1f}"})
+    header("idle WebSockets over TLS", wrenn)
+    for title, kind, count in [("h1", "ws", min(WEBSOCKETS, allowed)), ("h2", "ws-h2", WEBSOCKETS)]:
+        grown, opened = fresh(wrenn[0], clients, upstream_port, kind, count)
+        row(f"{title}: held", wrenn, {"Wrenn": f"{opened:,}"})
+        row(f"{title}: memory each, KiB", wrenn, {"Wrenn": f"{grown / opened / 1024:.1f}"})
 
 
 def latency(args, clients, wrenns, upstream_port, protocols):

@@ -10,8 +10,9 @@
 //! With a rate, requests are due at even distances whether or not others have been answered
 //! (an open loop), and their time counts from when they were due. `--upload BYTES` gives each a body;
 //! with `--protocol ws` a message of 1 KiB and its echo take the place of a request and its answer.
-//! `hold` opens connections (of kind `h1`, `h2`, `h3`, each with one request; or `ws`), prints
-//! `open COUNT`, and keeps them until its input ends.
+//! `hold` opens connections (of kind `h1`, `h2`, `h3`, each with one request; or WebSockets: `ws` over
+//! HTTP/1.1, `ws-h2` a hundred on a connection of HTTP/2), prints `open COUNT`, keeps them until its
+//! input ends, and asks each once more: one that was lost makes it fail.
 
 use std::{
     io::Read as _,
@@ -30,9 +31,15 @@ use tokio::{sync::mpsc, task::JoinHandle};
 /// Requests that may be due on one stream while it is busy.
 const DUE_MAX: usize = 4096;
 /// Connections are opened in groups of so many.
-const OPEN_AT_ONCE: usize = 32;
+const OPEN_AT_ONCE: u32 = 32;
 /// Longest wait for a WebSocket.
 const OPENING: Duration = Duration::from_secs(30);
+/// Longest time that one is held.
+const HOLDING: Duration = Duration::from_secs(600);
+/// Where WebSockets are.
+const WS_PATH: &str = "/ws";
+/// As many streams as most servers allow a connection (RFC 9113 6.5.2).
+const WS_PER_CONNECTION: u32 = 100;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -260,39 +267,67 @@ fn pace(queues: &[mpsc::Sender<Instant>], rate: u32, until: Instant) {
     }
 }
 
+/// What is held open: a connection that was asked once, or a WebSocket.
+enum Held {
+    Connection(Connection),
+    WebSocket(Box<WebSocket>),
+}
+
+impl Held {
+    /// Opens at most so many: one connection, or with `ws-h2` the WebSockets of one.
+    async fn open(origin: &Origin, kind: &str, request: &Request, most: u32) -> Opened {
+        let (none, until) = (HeaderMap::new(), tokio::time::Instant::now() + HOLDING);
+        if kind == "ws" {
+            let (socket, _) = WebSocket::open(origin, WS_PATH, &none, until).await?;
+            return Ok(vec![Self::WebSocket(Box::new(socket))]);
+        }
+        let protocol: Protocol = if kind == "ws-h2" { Protocol::H2 } else { kind.parse()? };
+        let mut connection = Connection::open(origin, protocol).await?.connection;
+        if kind == "ws-h2" {
+            let mut sockets = Vec::new();
+            for _ in 0..most.min(WS_PER_CONNECTION) {
+                let socket = WebSocket::open_on(&mut connection, WS_PATH, &none, until).await?;
+                sockets.push(Self::WebSocket(Box::new(socket)));
+            }
+            return Ok(sockets);
+        }
+        connection.call(request).await?;
+        Ok(vec![Self::Connection(connection)])
+    }
+
+    /// Asks once more.
+    async fn ask(&mut self, request: &Request) -> Result<(), Failure> {
+        match self {
+            Self::Connection(connection) => drop(connection.call(request).await?),
+            Self::WebSocket(socket) => drop(echo(socket).await?),
+        }
+        Ok(())
+    }
+}
+
+type Opened = Result<Vec<Held>, Failure>;
+
 async fn hold(args: &Args) -> Result<(), Failure> {
     let (origin, path) = args.origin()?;
     let kind = args.get("--kind").unwrap_or("h1").to_owned();
     let count = args.number("--connections", 1000)?;
-    let mut connections = Vec::new();
-    let mut sockets = Vec::new();
-    let mut opened = 0;
-    while opened < count {
-        let group = (count - opened).min(u32::try_from(OPEN_AT_ONCE)?);
-        if kind == "ws" {
-            let opening = (0..group).map(|_| async {
-                let deadline = tokio::time::Instant::now() + OPENING;
-                WebSocket::open(&origin, "/ws", &HeaderMap::new(), deadline).await
-            });
-            for socket in futures::future::join_all(opening).await {
-                sockets.push(socket?);
-            }
-        } else {
-            let protocol: Protocol = kind.parse()?;
-            let request = Request::get(path.clone());
-            let opening = (0..group).map(|_| async {
-                let mut connection = Connection::open(&origin, protocol).await?.connection;
-                connection.call(&request).await.map(|_| connection)
-            });
-            for connection in futures::future::join_all(opening).await {
-                connections.push(connection?);
-            }
+    let request = Request::get(path);
+    let each = if kind == "ws-h2" { WS_PER_CONNECTION } else { 1 };
+    let mut held: Vec<Held> = Vec::new();
+    while let left @ 1.. = count - u32::try_from(held.len())? {
+        let group = left.div_ceil(each).min(OPEN_AT_ONCE);
+        let opening =
+            (0..group).map(|index| Held::open(&origin, &kind, &request, left - index * each));
+        for opened in futures::future::join_all(opening).await {
+            held.extend(opened?);
         }
-        opened += group;
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
-    println!("open {opened}");
+    println!("open {}", held.len());
     let ended = tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0; 16]));
     ended.await??;
+    for held in &mut held {
+        held.ask(&request).await.map_err(|error| format!("one was not held: {error}"))?;
+    }
     Ok(())
 }

@@ -109,6 +109,14 @@ impl Connection {
         Some(Self { via })
     }
 
+    /// The handle on its connection, if it speaks HTTP/2.
+    pub(crate) fn http2(&mut self) -> Option<&mut http2::Sender> {
+        match &mut self.via {
+            Via::H2(sender) => Some(sender),
+            Via::H1(_) | Via::Away(_) | Via::H3(_) => None,
+        }
+    }
+
     /// Sends a request and collects the whole answer, its body up to 64 MiB.
     ///
     /// # Errors

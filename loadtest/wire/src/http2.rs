@@ -6,20 +6,24 @@ use std::{
     io,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use h2::{
     RecvStream, SendStream,
     client::{self, SendRequest},
+    ext::Protocol,
 };
 use http::{
-    Version,
+    HeaderMap, Method, Version,
     uri::{Authority, Scheme},
 };
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::sleep};
 
-use crate::{CallError, Origin, Request, answer::Head, dial::Stream, upload::Upload};
+use crate::{
+    CallError, Origin, Request, answer::Head, dial::Stream, tunnel::Tunnel, upload::Upload,
+};
 
 /// So large that the windows of flow control are not what is measured, bytes.
 const STREAM_WINDOW_BYTES: u32 = 16 << 20;
@@ -28,6 +32,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 256 << 20;
 const FRAME_MAX_BYTES: u32 = 256 << 10;
 /// Most that waits to be sent of one stream, bytes.
 const SEND_BUFFER_BYTES: usize = 1 << 20;
+
+/// How often a server's settings are looked at while they have not come.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 const HEAD: &str = "the answer's head";
 const BODY: &str = "the answer's body";
@@ -42,7 +49,7 @@ pub(crate) struct Sender {
 }
 
 /// The task that moves the connection's frames; it ends with the last who needs it.
-struct Driver(JoinHandle<Result<(), h2::Error>>);
+pub(crate) struct Driver(JoinHandle<Result<(), h2::Error>>);
 
 impl Drop for Driver {
     fn drop(&mut self) {
@@ -113,6 +120,46 @@ impl Sender {
         let (parts, stream) = response.into_parts();
         let head = Head { status: parts.status, version: Version::HTTP_2, headers: parts.headers };
         Ok((head, Body { stream, upload, _driver: Arc::clone(&self.driver) }))
+    }
+}
+
+impl Sender {
+    /// Asks for a tunnel to what speaks `protocol` (RFC 8441), once the server has said that it has
+    /// such. Waits for that as long as the caller does.
+    pub(crate) async fn connect(
+        &mut self,
+        protocol: &'static str,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Result<Tunnel, CallError> {
+        const STEP: &str = "the request for a tunnel";
+        while !self.requests.is_extended_connect_protocol_enabled() {
+            if !self.is_open() {
+                return Err(CallError::Closed { step: "the server's settings" });
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        let ready = poll_fn(|context| self.requests.poll_ready(context)).await;
+        ready.map_err(failed(STEP))?;
+        let uri = http::Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(path)
+            .build();
+        let mut head = http::Request::new(());
+        *head.method_mut() = Method::CONNECT;
+        *head.uri_mut() = uri.map_err(CallError::at("write the request for a tunnel"))?;
+        *head.version_mut() = Version::HTTP_2;
+        *head.headers_mut() = headers;
+        head.extensions_mut().insert(Protocol::from_static(protocol));
+        let (response, send) = self.requests.send_request(head, false).map_err(failed(STEP))?;
+        let response = response.await.map_err(failed(HEAD))?;
+        match response.status() {
+            status if status.is_success() => {
+                Ok(Tunnel::new(send, response.into_body(), Arc::clone(&self.driver)))
+            }
+            status => Err(CallError::NoWebSocket { status }),
+        }
     }
 }
 

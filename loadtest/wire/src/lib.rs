@@ -3,7 +3,7 @@
 //! ```text
 //! Origin + Protocol --> Connection --Request--> Answer     (or Incoming, piece by piece)
 //!    |                                   `----> Events     (server-sent)
-//!    `----------------> WebSocket
+//!    `----------------> WebSocket                 (or on a Connection of HTTP/2)
 //! ```
 //!
 //! # Invariants
@@ -32,6 +32,7 @@ mod origin;
 mod quic;
 mod request;
 mod timing;
+mod tunnel;
 mod upload;
 mod websocket;
 

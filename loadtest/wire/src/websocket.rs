@@ -1,4 +1,4 @@
-//! WebSockets over HTTP/1.1 (RFC 6455).
+//! WebSockets over HTTP/1.1 (RFC 6455) and HTTP/2 (RFC 8441).
 
 use std::fmt;
 
@@ -9,14 +9,19 @@ use loadtest_model::Protocol;
 use tokio::time::Instant;
 use tokio_tungstenite::{
     WebSocketStream, client_async,
-    tungstenite::{self, handshake::client::generate_key},
+    tungstenite::{self, handshake::client::generate_key, protocol::Role},
 };
+use tokio_util::either::Either;
 
 use crate::{
-    CallError, OpenTimes, Origin, Request,
+    CallError, Connection, OpenTimes, Origin, Request,
     answer::within,
     dial::{self, Stream},
+    tunnel::Tunnel,
 };
+
+/// The only one there is (RFC 6455 4.1).
+const VERSION: HeaderValue = HeaderValue::from_static("13");
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +34,8 @@ pub enum Message {
 
 /// A WebSocket. All that is done with it has one deadline.
 pub struct WebSocket {
-    stream: WebSocketStream<Stream>,
+    /// On a connection of its own, or on a stream of one.
+    stream: WebSocketStream<Either<Stream, Tunnel>>,
     opened: Instant,
     deadline: Instant,
 }
@@ -61,11 +67,40 @@ impl WebSocket {
         })
         .await?;
         let (stream, _) = within("opening a WebSocket", deadline, after, async {
-            let opened = client_async(request, stream).await;
+            let opened = client_async(request, Either::Left(stream)).await;
             opened.map_err(|error| failed("the opening of a WebSocket", error))
         })
         .await?;
         Ok((Self { stream, opened, deadline }, times))
+    }
+
+    /// Asks for a WebSocket on a connection that is there, one of HTTP/2; other requests may go on
+    /// beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; if the server answers something else, it says which status. A server that never
+    /// says that it has WebSockets over HTTP/2 is waited for until the deadline.
+    pub async fn open_on(
+        connection: &mut Connection,
+        path: &str,
+        headers: &HeaderMap,
+        deadline: Instant,
+    ) -> Result<Self, CallError> {
+        let opened = Instant::now();
+        let mut headers = headers.clone();
+        headers.insert(header::SEC_WEBSOCKET_VERSION, VERSION);
+        let Some(sender) = connection.http2() else {
+            let step = "open a WebSocket on a connection";
+            return Err(CallError::Failed { step, source: "it is not of HTTP/2".into() });
+        };
+        let after = deadline.saturating_duration_since(opened);
+        let tunnel = within("opening a WebSocket", deadline, after, async {
+            sender.connect("websocket", path, headers).await
+        });
+        let io = Either::Right(tunnel.await?);
+        let stream = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
+        Ok(Self { stream, opened, deadline })
     }
 
     /// Sends a message.
@@ -162,8 +197,8 @@ fn request(
     put(header::HOST, authority.as_str())?;
     put(header::CONNECTION, "Upgrade")?;
     put(header::UPGRADE, "websocket")?;
-    put(header::SEC_WEBSOCKET_VERSION, "13")?;
     put(header::SEC_WEBSOCKET_KEY, &generate_key())?;
+    fields.insert(header::SEC_WEBSOCKET_VERSION, VERSION);
     Ok(request)
 }
 
