@@ -134,7 +134,7 @@ impl Invoke for Gateway {
         // The name may be another team's by now, who must not get this request.
         let found = self.control.directory().function(&name).await;
         let found = found.map_err(|error| {
-            let error = &error as &dyn std::error::Error;
+            let error = &*error as &dyn std::error::Error;
             tracing::error!(error, "the function of an invocation cannot be looked up");
             failed("the function cannot be looked up", true)
         })?;

@@ -116,7 +116,7 @@ impl Routes for DirectoryRoutes {
     }
 }
 
-fn unavailable(error: StoreError) -> RouteError {
-    tracing::error!(error = &error as &dyn std::error::Error, "a route could not be looked up");
+fn unavailable(error: Arc<StoreError>) -> RouteError {
+    tracing::error!(error = &*error as &dyn std::error::Error, "a route could not be looked up");
     RouteError::Unavailable
 }

@@ -108,10 +108,16 @@ impl Directory {
     /// # Errors
     ///
     /// [`StoreError`] if the store can't be asked.
-    pub async fn function(&self, name: &str) -> Result<Option<Arc<FunctionTarget>>, StoreError> {
-        let lookup = async {
-            let found = self.store.live_function_by_name(name).await?;
-            Ok(found.map(|live| Arc::new(target(&live))))
+    pub async fn function(
+        &self,
+        name: &str,
+    ) -> Result<Option<Arc<FunctionTarget>>, Arc<StoreError>> {
+        let lookup = || {
+            let (store, name) = (self.store.clone(), name.to_owned());
+            async move {
+                let found = store.live_function_by_name(&name).await?;
+                Ok(found.map(|live| Arc::new(target(&live))))
+            }
         };
         self.functions.get_or(name, || name.to_owned(), lookup).await
     }
@@ -127,17 +133,23 @@ impl Directory {
     /// # Errors
     ///
     /// [`StoreError`] if the store can't be asked, or what it has of the capsule can't be read.
-    pub async fn sandbox(&self, id: SandboxId) -> Result<Option<Arc<SandboxTarget>>, StoreError> {
-        let lookup = async {
-            let found = self.store.capsule_of_any(id).await?;
-            Ok(found.map(|capsule| {
-                Arc::new(SandboxTarget {
-                    team: capsule.team,
-                    traffic: Arc::new(capsule.traffic),
-                    traffic_token: capsule.traffic_token,
-                    attached: Attached::default(),
-                })
-            }))
+    pub async fn sandbox(
+        &self,
+        id: SandboxId,
+    ) -> Result<Option<Arc<SandboxTarget>>, Arc<StoreError>> {
+        let lookup = || {
+            let store = self.store.clone();
+            async move {
+                let found = store.capsule_of_any(id).await?;
+                Ok(found.map(|capsule| {
+                    Arc::new(SandboxTarget {
+                        team: capsule.team,
+                        traffic: Arc::new(capsule.traffic),
+                        traffic_token: capsule.traffic_token,
+                        attached: Attached::default(),
+                    })
+                }))
+            }
         };
         self.sandboxes.get_or(&id, || id, lookup).await
     }
@@ -153,8 +165,11 @@ impl Directory {
     /// # Errors
     ///
     /// [`StoreError`] if the store can't be asked.
-    pub async fn domain(&self, host: &str) -> Result<Option<Arc<str>>, StoreError> {
-        let lookup = async { Ok(self.store.function_of_domain(host).await?.map(Arc::from)) };
+    pub async fn domain(&self, host: &str) -> Result<Option<Arc<str>>, Arc<StoreError>> {
+        let lookup = || {
+            let (store, host) = (self.store.clone(), host.to_owned());
+            async move { Ok(store.function_of_domain(&host).await?.map(Arc::from)) }
+        };
         self.domains.get_or(host, || host.to_owned(), lookup).await
     }
 
@@ -172,10 +187,14 @@ impl Directory {
     /// # Errors
     ///
     /// [`StoreError`] if the store can't be asked.
-    pub async fn team_of_key(&self, key: &str) -> Result<Option<TeamId>, StoreError> {
+    pub async fn team_of_key(&self, key: &str) -> Result<Option<TeamId>, Arc<StoreError>> {
         let Ok(key) = key.parse::<ApiKey>() else { return Ok(None) };
         let hash = key.hash();
-        self.keys.get_or(&hash, || hash.clone(), self.store.team_of_key(&key)).await
+        let lookup = || {
+            let (store, key) = (self.store.clone(), key.clone());
+            async move { store.team_of_key(&key).await }
+        };
+        self.keys.get_or(&hash, || hash.clone(), lookup).await
     }
 
     pub(crate) fn forget_function(&self, name: &str) {
