@@ -121,9 +121,7 @@ impl Sender {
         let head = Head { status: parts.status, version: Version::HTTP_2, headers: parts.headers };
         Ok((head, Body { stream, upload, _driver: Arc::clone(&self.driver) }))
     }
-}
 
-impl Sender {
     /// Asks for a tunnel to what speaks `protocol` (RFC 8441), once the server has said that it has
     /// such. Waits for that as long as the caller does.
     pub(crate) async fn connect(
@@ -141,14 +139,8 @@ impl Sender {
         }
         let ready = poll_fn(|context| self.requests.poll_ready(context)).await;
         ready.map_err(failed(STEP))?;
-        let uri = http::Uri::builder()
-            .scheme(self.scheme.clone())
-            .authority(self.authority.clone())
-            .path_and_query(path)
-            .build();
-        let mut head = http::Request::new(());
-        *head.method_mut() = Method::CONNECT;
-        *head.uri_mut() = uri.map_err(CallError::at("write the request for a tunnel"))?;
+        let request = Request::new(Method::CONNECT, path);
+        let mut head = request.head(&self.scheme, &self.authority)?;
         *head.version_mut() = Version::HTTP_2;
         *head.headers_mut() = headers;
         head.extensions_mut().insert(Protocol::from_static(protocol));
