@@ -277,22 +277,26 @@ impl Held {
     /// Opens at most so many: one connection, or with `ws-h2` the WebSockets of one.
     async fn open(origin: &Origin, kind: &str, request: &Request, most: u32) -> Opened {
         let (none, until) = (HeaderMap::new(), tokio::time::Instant::now() + HOLDING);
-        if kind == "ws" {
-            let (socket, _) = WebSocket::open(origin, WS_PATH, &none, until).await?;
-            return Ok(vec![Self::WebSocket(Box::new(socket))]);
-        }
-        let protocol: Protocol = if kind == "ws-h2" { Protocol::H2 } else { kind.parse()? };
-        let mut connection = Connection::open(origin, protocol).await?.connection;
-        if kind == "ws-h2" {
-            let mut sockets = Vec::new();
-            for _ in 0..most.min(WS_PER_CONNECTION) {
-                let socket = WebSocket::open_on(&mut connection, WS_PATH, &none, until).await?;
-                sockets.push(Self::WebSocket(Box::new(socket)));
+        let mut held = Vec::new();
+        match kind {
+            "ws" => {
+                let (socket, _) = WebSocket::open(origin, WS_PATH, &none, until).await?;
+                held.push(Self::WebSocket(Box::new(socket)));
             }
-            return Ok(sockets);
+            "ws-h2" => {
+                let mut connection = Connection::open(origin, Protocol::H2).await?.connection;
+                for _ in 0..most.min(WS_PER_CONNECTION) {
+                    let socket = WebSocket::open_on(&mut connection, WS_PATH, &none, until).await?;
+                    held.push(Self::WebSocket(Box::new(socket)));
+                }
+            }
+            protocol => {
+                let mut connection = Connection::open(origin, protocol.parse()?).await?.connection;
+                connection.call(request).await?;
+                held.push(Self::Connection(connection));
+            }
         }
-        connection.call(request).await?;
-        Ok(vec![Self::Connection(connection)])
+        Ok(held)
     }
 
     /// Asks once more.
