@@ -183,10 +183,9 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(600);
 
-    fn remembered<V: Clone + Send + Sync + 'static, E: Error + Send + Sync + 'static>(
-        ttl: Duration,
-    ) -> Arc<Remembered<String, V, E>> {
-        Arc::new(Remembered::new(ttl))
+    fn remembered<V: Clone + Send + Sync + 'static, E: Error + Send + Sync + 'static>()
+    -> Arc<Remembered<String, V, E>> {
+        Arc::new(Remembered::new(LONG))
     }
 
     /// Has it remember an answer half of whose time has passed.
@@ -201,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_and_their_absence_are_remembered_until_forgotten() {
-        let remembered = remembered::<u32, Infallible>(LONG);
+        let remembered = remembered::<u32, Infallible>();
         let ask = |found: Option<u32>| {
             remembered.get_or("a", || "a".to_owned(), move || async move { Ok(found) })
         };
@@ -237,7 +236,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_from_before_a_change_is_given_to_nobody_who_asks_after_it() {
-        let (remembered, held) = (remembered(LONG), Held::default());
+        let (remembered, held) = (remembered(), Held::default());
         let ask = || {
             let (remembered, held) = (Arc::clone(&remembered), held.clone());
             tokio::spawn(async move {
@@ -257,7 +256,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_at_the_same_time_waits_for_one_lookup() {
-        let (remembered, held) = (remembered(LONG), Held::default());
+        let (remembered, held) = (remembered(), Held::default());
         let asking: Vec<_> = (0..100)
             .map(|_| {
                 let (remembered, held) = (Arc::clone(&remembered), held.clone());
@@ -277,7 +276,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_renewed_by_one_while_the_others_have_the_old_one() {
-        let (remembered, held) = (remembered(LONG), Held::default());
+        let (remembered, held) = (remembered(), Held::default());
         age(&remembered, 7);
         assert_eq!(remembered.get("a"), None, "somebody is to ask anew");
         let ask = || {
@@ -306,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_cannot_be_renewed_holds_for_the_rest_of_its_time() {
-        let remembered = remembered::<u32, io::Error>(LONG);
+        let remembered = remembered::<u32, io::Error>();
         let down = || async { Err(io::Error::other("down")) };
         let ask = || remembered.get_or("a", || "a".to_owned(), down);
         assert_eq!(ask().await.unwrap_err().to_string(), "down");
@@ -322,7 +321,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hundred_thousand_answers_are_all_remembered() {
-        let remembered = remembered::<usize, Infallible>(LONG);
+        let remembered = remembered::<usize, Infallible>();
         let names: Vec<String> = (0..100_000).map(|n| format!("function-{n}")).collect();
         for (n, name) in names.iter().enumerate() {
             let found = || async move { Ok(Some(n)) };
